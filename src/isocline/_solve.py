@@ -1,0 +1,238 @@
+"""The front door: `solve` checks its input, packs the state once, and hands back a `Solution`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .adjoints import Adjoint, Checkpointed
+from .adjoints.base import Trajectory
+from .controllers.base import Controller
+from .controllers.norms import make_norm
+from .errors import InputTypeError
+from .integrate import DenseOutput, Outcome, integrate
+from .problem import Autocast, PackedField, Plan, Problem, SaveAt, TimeTensors, autocast_off
+from .progress import progress_bar
+from .solution import ERRORS, Solution, Statistics, Status
+from .solvers.base import Solver
+from .state import Packing, State, tree_leaves, tree_rebuild
+from .validate import (
+    check_controller,
+    check_finite_state,
+    check_max_steps,
+    check_solver,
+    check_step,
+    check_time,
+    check_tolerance,
+    check_ts,
+)
+
+__all__ = ["solve"]
+
+
+def solve(
+    field: Callable[..., State],
+    y0: State,
+    t0: float | Tensor,
+    t1: float | Tensor,
+    *,
+    args: tuple[Any, ...] = (),
+    solver: Solver | str = "tsit5",
+    rtol: float | Tensor | State = 1e-5,
+    atol: float | Tensor | State = 1e-6,
+    controller: Controller | None = None,
+    dt0: float | None = None,
+    save: SaveAt | None = None,
+    adjoint: Adjoint | None = None,
+    norm: str | Callable[[State], Tensor] | None = None,
+    max_steps: int = 16**4,
+    progress: bool = False,
+    throw: bool = True,
+) -> Solution:
+    """Solve dy/dt = field(t, y, *args) from y(t0) = y0 to t1, differentiably.
+
+    Gradients flow to y0, t0, t1, `save.ts`, tensors in `args`, the parameters of a module, and any
+    tensor that the field closes over.
+
+    Args:
+        field: a module or any callable `(t, y, *args) -> dy/dt`; t is a 0-d tensor of the
+            state's real dtype (float32 for half-precision states), dy/dt is structured like y.
+            It is never called outside [t0, t1].
+        y0: initial state: a floating-point or complex tensor, or a nested tuple, list or dict of
+            them on one device. The leading dimension of a state with two or more dimensions is
+            taken as the batch. Half-precision states are summed in float32.
+        t0, t1: start and end, numbers or 0-d tensors; t1 < t0 solves backward in time.
+        args: handed on to `field`.
+        solver: the method, such as `Dopri5()`, or its name.
+        rtol, atol: relative and absolute tolerance on the local error: numbers, tensors that
+            broadcast against the state, or a structure of them like y0.
+        controller: chooses steps; by default `PID()` for a method with an error estimate, and
+            `Constant()` for one without.
+        dt0: first step, a positive length; chosen by itself where the controller is adaptive.
+        save: what to keep; by default the state at t1.
+        adjoint: how to differentiate; by default `Checkpointed()`, exact and lean.
+        norm: of the error over tolerance: None or "max_rms" (the largest of the samples' RMS),
+            "rms" (over the whole batch), or a function of a state that returns a scalar.
+        max_steps: limit on attempted steps.
+        progress: show a progress bar (needs the package `rich`).
+        throw: raise when the solve fails; otherwise hand back what was computed, with its status.
+
+    Returns:
+        The solution: times, states, status, statistics.
+
+    Raises:
+        InputError: for an argument that is wrong; the message names it.
+        MaxStepsError, StepUnderflowError, NonFiniteError: the solve failed and `throw` is true.
+        GradientError: a gradient was asked for that cannot be computed.
+    """
+    if not callable(field):
+        raise InputTypeError("field", type(field).__name__, "a callable field(t, y, *args)")
+    save = _check_save(save)
+    packing = Packing.of(y0)
+    check_finite_state(y0)
+    start, end = check_time("t0", t0), check_time("t1", t1)
+    dt0 = check_step(dt0, start, end)
+    solver = check_solver(solver)
+    plan = Plan(
+        solver=solver,
+        controller=check_controller(controller, solver, dt0),
+        rtol=check_tolerance("rtol", rtol, packing),
+        atol=check_tolerance("atol", atol, packing),
+        norm=make_norm(norm, packing),
+        dt0=dt0,
+        save=save,
+        ts=check_ts(save.ts, start, end),
+        max_steps=check_max_steps(max_steps),
+    )
+    packed = PackedField(field, packing, _check_args(args), Autocast.ambient(packing.device))
+    with autocast_off(packing.device), progress_bar(progress, start, end) as on_step:
+        problem = Problem(
+            packed, packing.pack(y0), start, end, times=_time_tensors(t0, t1, save.ts)
+        )
+        return _run(problem, replace(plan, on_step=on_step), _check_adjoint(adjoint), throw)
+
+
+def _run(problem: Problem, plan: Plan, adjoint: Adjoint, throw: bool) -> Solution:
+    """Integrate, with the adjoint where a gradient can be asked for; unpack; judge the status."""
+    stats, began = Statistics(), perf_counter()
+    packed = problem.field
+    if not torch.is_grad_enabled():
+        plan = _reducing(plan, packed.packing)
+        outcome = integrate(replace(problem, times=None), plan)
+        rows = torch.cat(outcome.rows) if outcome.rows else None
+        found = Trajectory(outcome, rows, tuple(outcome.pieces))
+    else:
+        found = adjoint.run(problem, plan, stats)
+    outcome = found.outcome
+    stats.nfe_forward = packed.evaluations
+    stats.steps_accepted, stats.steps_rejected = outcome.accepted, outcome.rejected
+    stats.wall_time = perf_counter() - began
+    solution = _unpacked(problem, plan, found, stats)
+    if throw and outcome.status is not Status.SUCCESS:
+        raise _failure(solution, packed.packing)
+    return solution
+
+
+def _unpacked(problem: Problem, plan: Plan, found: Trajectory, stats: Statistics) -> Solution:
+    packing, outcome = problem.field.packing, found.outcome
+    kept: list[State] = outcome.reduced
+    reduce = _reducing(plan, packing).reduce
+    if reduce is not None and not kept and found.rows is not None:
+        kept = [reduce(t, row) for t, row in zip(outcome.times, found.rows, strict=True)]
+    if kept:
+        ys = _stacked(kept)
+    else:
+        ys = None if found.rows is None or not len(found.rows) else packing.unpack_rows(found.rows)
+    dense = None
+    if plan.save.dense:
+        ends = tuple(outcome.ends)
+        dense = DenseOutput(found.pieces, ends, problem.t0, problem.y0, packing)
+    return Solution(
+        ts=torch.tensor(outcome.times, dtype=torch.float64, device=packing.device),
+        ys=ys,
+        status=outcome.status,
+        stats=stats,
+        t_end=outcome.t_end,
+        failed_samples=outcome.failed_samples,
+        dense=dense,
+    )
+
+
+def _reducing(plan: Plan, packing: Packing) -> Plan:
+    """The plan with `SaveAt.fn` applied to packed states."""
+    function = plan.save.fn
+    if function is None:
+        return plan
+
+    def reduce(t: float, row: Tensor) -> State:
+        return function(row.real.new_tensor(t), packing.unpack(row))
+
+    return replace(plan, reduce=reduce)
+
+
+def _stacked(states: list[State]) -> State:
+    """A list of like structures as one structure whose leaves have a leading axis."""
+    columns = zip(*(list(tree_leaves(state)) for state in states), strict=True)
+    return tree_rebuild(states[0], iter([torch.stack(column) for column in columns]))
+
+
+def _failure(solution: Solution, packing: Packing) -> Exception:
+    """The typed error of a solve that stopped early."""
+    stats = solution.stats
+    where = f"at t = {solution.t_end:.9g}"
+    samples = ""
+    if solution.failed_samples and packing.batch is not None:
+        shown = ", ".join(map(str, solution.failed_samples[:5]))
+        more = len(solution.failed_samples) - 5
+        samples = f" in sample {shown}" + (f" and {more} more" if more > 0 else "")
+    taken = f"{stats.steps_accepted} steps accepted, {stats.steps_rejected} rejected"
+    message = f"the solve stopped {where}{samples} ({taken}): {solution.status.value}."
+    return ERRORS[solution.status](
+        message, time=solution.t_end, samples=solution.failed_samples, solution=solution
+    )
+
+
+def _time_tensors(
+    t0: float | Tensor, t1: float | Tensor, ts: Tensor | Sequence[float] | None
+) -> TimeTensors | None:
+    """All times as tensors on the host if any of them records a gradient."""
+    given = [time for time in (t0, t1, ts) if isinstance(time, Tensor)]
+    if not torch.is_grad_enabled() or not any(time.requires_grad for time in given):
+        return None
+
+    def host(time: Any) -> Tensor:
+        tensor = time if isinstance(time, Tensor) else torch.tensor(time, dtype=torch.float64)
+        return tensor.to("cpu", torch.float64)
+
+    times = torch.empty(0, dtype=torch.float64) if ts is None else host(ts)
+    return TimeTensors(host(t0).reshape(()), host(t1).reshape(()), times)
+
+
+def _check_save(save: SaveAt | None) -> SaveAt:
+    if save is None:
+        return SaveAt()
+    if not isinstance(save, SaveAt):
+        hint = "For output times write `save=SaveAt(ts=...)`."
+        raise InputTypeError("save", type(save).__name__, "a SaveAt", hint)
+    return save
+
+
+def _check_args(args: Any) -> tuple[Any, ...]:
+    if not isinstance(args, tuple):
+        hint = "Write `args=(value,)` for one argument."
+        raise InputTypeError("args", type(args).__name__, "a tuple", hint)
+    return args
+
+
+def _check_adjoint(adjoint: Adjoint | None) -> Adjoint:
+    if adjoint is None:
+        return Checkpointed()
+    if isinstance(adjoint, type) or not callable(getattr(adjoint, "run", None)):
+        given = adjoint.__name__ if isinstance(adjoint, type) else type(adjoint).__name__
+        raise InputTypeError("adjoint", given, "Direct(), Checkpointed(), Backsolve() or such")
+    return adjoint

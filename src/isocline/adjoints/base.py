@@ -1,0 +1,75 @@
+"""The protocol of an adjoint: how a solve is differentiated.
+
+An adjoint decides what is remembered of the forward pass, and computes gradients from it. It
+calls `integrate`, which knows nothing of it. For who adds one: `run` is handed a checked problem
+and plan and answers with rows that carry the gradient; where nothing requires grad the front door
+does not call it. Say early and clearly, with a `GradientError` or an `InputError`, what it cannot
+do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..integrate import Outcome
+from ..problem import Plan, Problem, TimeTensors
+from ..solution import Statistics
+from ..solvers.base import DensePiece
+
+__all__ = ["Adjoint", "ParameterGradients", "Trajectory", "tensors_of_times"]
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """A solve's packed answer, carrying its gradient.
+
+    Attributes:
+        outcome: status, times and counts.
+        rows: saved states, shape (T, N); None if the outcome holds reduced ones.
+        pieces: interpolants of the steps, where dense output was asked for.
+    """
+
+    outcome: Outcome
+    rows: Tensor | None
+    pieces: tuple[DensePiece, ...] = ()
+
+
+class Adjoint(Protocol):
+    """A way to differentiate a solve."""
+
+    def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
+        """Solve, remember what the gradient needs, and count backward work into `stats`."""
+
+
+class ParameterGradients:
+    """One buffer per captured tensor, which every step's contribution is added to."""
+
+    def __init__(self, count: int) -> None:
+        self.totals: list[Tensor | None] = [None] * count
+
+    def add(self, contributions: Iterable[Tensor | None]) -> None:
+        """Add one step's gradients, None where it did not depend on the tensor."""
+        for i, gradient in enumerate(contributions):
+            if gradient is None:
+                continue
+            total = self.totals[i]
+            if total is None:
+                # A step's own gradient may be a view or shared with another: do not write to it.
+                self.totals[i] = gradient.clone()
+            else:
+                total.add_(gradient)
+
+
+def tensors_of_times(times: TimeTensors | None) -> tuple[Tensor | None, ...]:
+    """(t0, t1, ts) as inputs of an autograd function; None where no time requires grad."""
+    return (None, None, None) if times is None else (times.t0, times.t1, times.ts)
+
+
+def stacked(rows: list[Tensor], like: Tensor) -> Tensor:
+    """Rows of an outcome as one matrix, shape (T, N); T may be 0."""
+    return torch.cat(rows) if rows else like.new_empty(0, like.numel())

@@ -1,0 +1,102 @@
+"""Checkpointed: the exact gradient of the discrete solve, from its accepted steps alone.
+
+Forward, the loop runs without a graph; what is remembered of an accepted step is (t, t_next, y),
+and for the first steps, as long as they fit a budget, the step's own graph. Backward, each step
+is differentiated by its graph, or taken again with one, and forgotten. With `slots=k` only k
+states are kept and the others recomputed, to the same gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..capture import Captured, capture
+from ..errors import InputError
+from ..integrate import Clock
+from ..problem import Plan, Problem, autocast_off
+from ..solution import Statistics
+from ..solvers.base import DensePiece
+from .base import Trajectory, tensors_of_times
+from .checkpoints import Checkpoints
+from .replay import Replay
+
+__all__ = ["Checkpointed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """The default: exact, and lean in memory.
+
+    Attributes:
+        slots: how many states to keep, at least 1; None keeps one per accepted step. Fewer slots
+            cost more evaluations: one slot costs n^2 / 2 steps for n.
+        graph_budget: bytes of step graphs to keep, so that small problems need no recomputation;
+            0 for none. The size of one step's graph is estimated from one evaluation of the
+            field. No graphs are kept where `slots` is given.
+    """
+
+    slots: int | None = None
+    graph_budget: int = 64 * 2**20
+
+    def __post_init__(self) -> None:
+        Checkpoints(self.slots)  # says what is wrong with `slots`
+        if self.graph_budget < 0:
+            raise InputError("graph_budget", str(self.graph_budget), "a number of bytes, 0 or more")
+
+    def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
+        """Integrate without a graph of the whole, and attach the backward pass to the result."""
+        captured = capture(problem.field, problem.y0.real.new_tensor(problem.t0), problem.y0)
+        problem = replace(problem, f0=captured.value)
+        inputs = (problem.y0, *tensors_of_times(problem.times), *captured.tensors)
+        wanted = any(tensor is not None and tensor.requires_grad for tensor in inputs)
+        keep = self._graphs_to_keep(captured, plan) if wanted else 0
+        replay = Replay(problem, plan, self.slots, keep, stats)
+        rows, starts, slopes = _Replayed.apply(replay, *inputs)
+        clock = Clock(problem, plan.ts, problem.times)
+        pieces = tuple(
+            DensePiece(clock.time(taken.t), clock.time(taken.t_next), y, k, replay.weights)
+            for taken, y, k in zip(replay.steps, starts, slopes, strict=False)
+        )
+        return Trajectory(replay.outcome, rows, pieces)
+
+    def _graphs_to_keep(self, captured: Captured, plan: Plan) -> int:
+        """How many steps' graphs fit the budget."""
+        if self.slots is not None:
+            return 0
+        value = captured.value
+        stage = captured.graph_bytes + 2 * value.numel() * value.element_size()
+        return self.graph_budget // max(1, stage * plan.solver.evaluations_per_step)
+
+
+class _Replayed(torch.autograd.Function):
+    """Rows and dense data of a solve, differentiable in y0, times and captured tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, replay: Replay, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        captured = inputs[4:]
+        outputs = replay.forward()
+        ctx.replay, ctx.split = replay, len(captured)
+        # Saved through autograd: a parameter changed in place before backward is then an error,
+        # and the states are freed with the graph.
+        ctx.save_for_backward(*captured, *replay.checkpoints.states)
+        replay.checkpoints.states = []
+        return outputs
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        replay: Replay = ctx.replay
+        saved, split = ctx.saved_tensors, ctx.split
+        field, began = replay.problem.field, perf_counter()
+        before = field.evaluations
+        with autocast_off(replay.problem.y0.device):
+            y0, times, captured = replay.backward(saved[split:], saved[:split], cotangents)
+        replay.stats.nfe_backward += field.evaluations - before
+        replay.stats.wall_time_backward += perf_counter() - began
+        return (None, y0, *times, *captured)

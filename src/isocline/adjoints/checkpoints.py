@@ -1,0 +1,99 @@
+"""Which states to keep on the way forward, and how to reach the others on the way back.
+
+Forward, the number of steps is not known: with k slots every 2^m-th state is kept, m growing as
+they fill. Backward it is known: between two kept states, the free slots are placed by the
+binomial schedule of Griewank and Walther (2000, "Algorithm 799: revolve", ACM TOMS 26), which
+needs the fewest recomputed steps for a given number of slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import comb
+
+from torch import Tensor
+
+from ..errors import InputError
+
+__all__ = ["Checkpoints", "backwards", "split"]
+
+
+class Checkpoints:
+    """States kept during a forward pass.
+
+    Args:
+        slots: how many states may be kept at once, at least 1; None for all.
+    """
+
+    def __init__(self, slots: int | None) -> None:
+        if slots is not None and (isinstance(slots, bool) or slots < 1):
+            raise InputError("slots", repr(slots), "a positive number of states, or None for all")
+        self.slots = slots
+        self.indices: list[int] = []
+        self.states: list[Tensor] = []
+        self._stride = 1
+        self._count = 0
+
+    def offer(self, state: Tensor) -> None:
+        """The state from which the next step was taken."""
+        index, self._count = self._count, self._count + 1
+        if index % self._stride:
+            return
+        if self.slots is not None and len(self.states) == self.slots:
+            # Keep every other one; slot 0, the start, stays.
+            self._stride *= 2
+            self.indices, self.states = self.indices[::2], self.states[::2]
+            if index % self._stride or len(self.states) == self.slots:
+                return
+        self.indices.append(index)
+        self.states.append(state)
+
+
+def backwards(
+    indices: Sequence[int],
+    states: Sequence[Tensor],
+    slots: int | None,
+    count: int,
+    advance: Callable[[int, Tensor], Tensor],
+) -> Iterator[tuple[int, Tensor]]:
+    """The states 0 ... count-1 in falling order, recomputing those that were not kept.
+
+    Args:
+        indices, states: what was kept, rising, beginning with state 0.
+        slots: how many states may be held at once; None for any number.
+        count: number of states wanted.
+        advance: `(i, state i) -> state i + 1`.
+    """
+    held = list(zip(indices, states, strict=True))
+    for index in range(count - 1, -1, -1):
+        while held[-1][0] > index:
+            held.pop()
+        position, state = held[-1]
+        while position < index:
+            free = (len(indices) if slots is None else slots) - len(held)
+            goal = index if free <= 0 else position + split(index - position + 1, free + 1)
+            while position < goal:
+                state = advance(position, state)
+                position += 1
+            if free > 0:
+                held.append((position, state))
+        yield index, state
+
+
+def split(length: int, slots: int) -> int:
+    """How far to advance from a kept state before keeping the next, when reversing `length` steps.
+
+    Args:
+        length: steps to reverse, at least 2; the first starts from a state that is kept.
+        slots: states that may be held, that one included; at least 2.
+
+    Returns:
+        A number m from 1 to length - 1: Griewank and Walther's choice.
+    """
+    repeats = 1
+    while comb(slots + repeats, slots) < length:
+        repeats += 1
+    # A segment of at most C(s + r, s) steps is reversed with no step taken more than r times.
+    inside = comb(slots + repeats - 2, slots) if repeats >= 2 else 1
+    rest = comb(slots - 1 + repeats, slots - 1)
+    return max(1, min(length - 1, max(inside, length - rest)))

@@ -1,0 +1,30 @@
+"""Direct: autograd records every operation of every step, rejected steps' too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..integrate import Clock, integrate
+from ..problem import Plan, Problem
+from ..solution import Statistics
+from .base import Trajectory, stacked
+
+__all__ = ["Direct"]
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Backpropagation through the operations of the solver.
+
+    Exact for the discrete solve, differentiable any number of times, and hungry: memory grows
+    with steps times everything that the field's graph holds. Step lengths count as constants,
+    as in every adjoint here: the controller's choice is not differentiated.
+    """
+
+    def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
+        """Integrate in grad mode; autograd does the rest."""
+        clock = Clock(problem, plan.ts, problem.times)
+        outcome = integrate(problem, plan, clock=clock)
+        reduced = plan.reduce is not None
+        rows = None if reduced else stacked(outcome.rows, problem.y0)
+        return Trajectory(outcome, rows, tuple(outcome.pieces))

@@ -1,0 +1,159 @@
+"""One solve's memory between its forward and its backward pass, and the walk back over its steps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..integrate import Clock, Outcome, Saver, integrate
+from ..problem import Plan, Problem
+from ..solution import Statistics
+from ..solvers.base import Step, Stepper
+from .base import ParameterGradients, stacked
+from .checkpoints import Checkpoints, backwards
+from .kept import KeepingSolver, KeptStep
+
+__all__ = ["Replay"]
+
+Gradients = tuple[Tensor | None, ...]
+
+
+class Taken(NamedTuple):
+    """An accepted step: its ends, and which rows of the output it gave."""
+
+    t: float
+    t_next: float
+    first_row: int
+    last_row: int
+
+
+class Replay:
+    """Records a forward pass and differentiates it.
+
+    Args:
+        problem, plan: what is solved, and how.
+        slots: how many states to keep; None for all.
+        keep: how many of the first steps keep their graphs.
+        stats: for the backward pass to count into.
+    """
+
+    def __init__(
+        self, problem: Problem, plan: Plan, slots: int | None, keep: int, stats: Statistics
+    ) -> None:
+        # The tensors that carry the caller's graph reach the autograd function as inputs; held
+        # here too they would tie it into a cycle.
+        times = None if problem.times is None else problem.times.detached()
+        self.problem = replace(problem, y0=problem.y0.detach(), times=times)
+        self.plan = plan
+        self.keep = keep
+        self.stats = stats
+        self.checkpoints = Checkpoints(slots)
+        self.steps: list[Taken] = []
+        self.kept: list[KeptStep] = []
+        self.weights = torch.empty(0)
+        # A clock that hands out tensors where a time records a gradient, so that the same rows
+        # come from the same steps forward and backward.
+        self._clock = Clock(self.problem, plan.ts, times)
+        self._saver = Saver(self.problem, plan, self._clock)
+        self._row = len(self._saver.initial_times())
+
+    def accepted(self, t: float, t_next: float, y: Tensor, step: Step, rows: int) -> None:
+        """Remember an accepted step."""
+        if isinstance(step, KeptStep):
+            self.kept.append(step)
+        else:
+            self.checkpoints.offer(y)
+        self.steps.append(Taken(t, t_next, self._row, self._row + rows))
+        self._row += rows
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Integrate; rows (T, N), and for dense output starts (S, N) and slopes (S, stages, N)."""
+        plan = replace(self.plan, solver=KeepingSolver(self.plan.solver, self.keep))
+        self.outcome: Outcome = integrate(self.problem, plan, clock=self._clock, recorder=self)
+        rows, pieces = stacked(self.outcome.rows, self.problem.y0), self.outcome.pieces
+        self.outcome.rows, self.outcome.pieces = [], []
+        if not pieces:
+            empty = self.problem.y0.new_empty(0)
+            return rows, empty, empty.clone()
+        self.weights = pieces[0].weights
+        starts = torch.stack([piece.y for piece in pieces])
+        return rows, starts, torch.stack([piece.slopes for piece in pieces])
+
+    def backward(
+        self,
+        states: Sequence[Tensor],
+        captured: Sequence[Tensor],
+        cotangents: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Gradients, Gradients]:
+        """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
+        times = self.problem.times or ()
+        inputs = [*captured, *times]
+        totals = ParameterGradients(len(inputs))
+        gradient = torch.zeros_like(self.problem.y0)
+        for index, y in self._recomputed(states):
+            gradient, found = self._pull_again(index, y, gradient, inputs, cotangents)
+            totals.add(found)
+        memory: Tensor | None = None
+        for index in range(len(self.kept) - 1, -1, -1):
+            kept = self.kept[index]
+            with torch.enable_grad():
+                rows, weights = self._outputs(index, kept.y0, kept.graph, cotangents)
+            gradient, memory, found = kept.pull(gradient, memory, rows, weights, inputs)
+            totals.add(found)
+        gradient = gradient + cotangents[0][: len(self._saver.initial_times())].sum(0)
+        of_times = tuple(totals.totals[len(captured) :]) or (None, None, None)
+        return gradient, of_times, tuple(totals.totals[: len(captured)])
+
+    def _recomputed(self, states: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+        """The steps without a graph, last first, each with the state it started from."""
+        offset = len(self.kept)
+
+        def advance(index: int, y: Tensor) -> Tensor:
+            taken = self.steps[offset + index]
+            return self._stepper.advance(taken.t, taken.t_next, y).y1
+
+        held, count = self.checkpoints, len(self.steps) - offset
+        for index, y in backwards(held.indices, states, held.slots, count, advance):
+            yield offset + index, y
+
+    @functools.cached_property
+    def _stepper(self) -> Stepper:
+        field = self.problem.field
+        return self.plan.solver.bind(field, self.problem.y0, field.packing.time_dtype)
+
+    def _pull_again(
+        self,
+        index: int,
+        y: Tensor,
+        gradient: Tensor,
+        inputs: Sequence[Tensor],
+        cotangents: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Gradients]:
+        """Take a step again with a graph; gradients of its start and of `inputs`."""
+        taken, clock = self.steps[index], self._clock
+        with torch.enable_grad():
+            leaf = y.detach().requires_grad_()
+            step = self._stepper.advance(clock.time(taken.t), clock.time(taken.t_next), leaf)
+            rows, weights = self._outputs(index, leaf, step, cotangents)
+            found = torch.autograd.grad(
+                [step.y1, *rows], [leaf, *inputs], [gradient, *weights], allow_unused=True
+            )
+        return found[0], found[1:]
+
+    def _outputs(
+        self, index: int, start: Tensor, step: Step, cotangents: tuple[Tensor, ...]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What a step gave besides y1, and the cotangents of that."""
+        taken = self.steps[index]
+        g_rows, g_starts, g_slopes = cotangents
+        rows = list(self._saver.rows(taken.t, taken.t_next, step))
+        weights = list(g_rows[taken.first_row : taken.last_row].split([len(r) for r in rows]))
+        if g_slopes.numel():
+            rows += [start, step.dense().slopes]
+            weights += [g_starts[index], g_slopes[index]]
+        return rows, weights

@@ -1,0 +1,96 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from ..solvers import Tableau
+
+if TYPE_CHECKING:
+    from ..train.evaluate import EvaluationPoint
+    from ..train.run import TrainResult
+
+__all__ = ["evaluation_table", "result_table", "solver_table", "source_table"]
+
+
+def solver_table(tableaus: Sequence[Tableau]) -> Table:
+    """One row for each solver: what it costs and how well it does."""
+    table = Table(title="Solvers", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("name", "order", "embedded", "stages", "FSAL", "evals", "adaptive", "dense"):
+        table.add_column(name, justify="left" if name == "name" else "right", no_wrap=True)
+    table.caption = (
+        "embedded: order of the error estimate; evals: field evaluations in an accepted step; "
+        "dense: order of the continuous extension"
+    )
+    for tableau in tableaus:
+        table.add_row(
+            tableau.name.lower(),
+            str(tableau.order),
+            "-" if tableau.error_order is None else str(tableau.error_order),
+            str(tableau.stages),
+            _yes(tableau.fsal),
+            str(tableau.evaluations_per_step),
+            _yes(tableau.adaptive),
+            str(tableau.dense_order),
+        )
+    return table
+
+
+def source_table(tableaus: Sequence[Tableau]) -> Table:
+    """Where the coefficients of each solver come from; apart, for the texts are long."""
+    table = Table(title="Sources", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("source", overflow="fold")
+    for tableau in tableaus:
+        table.add_row(tableau.name.lower(), escape(tableau.reference))
+    return table
+
+
+def result_table(result: TrainResult) -> Table:
+    """What a training run came to."""
+    table = Table(show_header=False)
+    table.add_row("test error", f"{result.test_error:.2f} %")
+    table.add_row("validation error (best)", f"{result.validation_error:.2f} %")
+    table.add_row("parameters", f"{result.parameters:,}")
+    if result.nfe_forward:
+        table.add_row(
+            "NFE forward / backward", f"{result.nfe_forward:.1f} / {result.nfe_backward:.1f}"
+        )
+    table.add_row("time per epoch", f"{result.seconds_per_epoch:.2f} s")
+    table.add_row("epochs, iterations", f"{result.epochs}, {result.steps:,}")
+    return table
+
+
+def evaluation_table(points: Sequence[EvaluationPoint]) -> Table:
+    """One row for each tolerance."""
+    table = Table(title="Over tolerances; times per batch")
+    for name in (
+        "tolerance",
+        "test error",
+        "numerical error",
+        "NFE forward",
+        "NFE backward",
+        "forward",
+        "training",
+    ):
+        table.add_column(name, justify="right")
+    for point in points:
+        table.add_row(
+            f"{point.tolerance:.0e}",
+            f"{point.test_error:.2f} %",
+            f"{point.numerical_error:.1e}",
+            f"{point.nfe_forward:g}",
+            f"{point.nfe_backward:g}",
+            f"{1e3 * point.seconds_forward:.1f} ms",
+            f"{1e3 * point.seconds_training:.1f} ms",
+        )
+    return table
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,98 @@
+"""Norms of the local error: a packed vector in, one number out.
+
+The default holds the tolerance for every sample: the maximum over samples of each sample's root
+mean square. Averaged over the batch instead (`rms`), a hard sample hides among easy ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, InputTypeError
+from ..state import Packing, State
+
+__all__ = ["Norm", "make_norm", "max_rms", "rms", "sample_rms"]
+
+
+class Norm(Protocol):
+    """Reduces error vectors, each already divided by its tolerance, to one 0-d tensor.
+
+    Explicit methods give one vector; a method with two error estimates gives both, together with
+    the rule that combines their norms (Hairer's for DOP853).
+    """
+
+    def __call__(self, *errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
+        """The norm, shape ()."""
+
+
+def sample_rms(vector: Tensor, packing: Packing) -> Tensor:
+    """Root mean square of each sample of a packed vector, shape (batch,); (1,) without a batch."""
+    leaves = packing.per_sample(vector)
+    if len(leaves) == 1:
+        leaf = leaves[0]
+        norm = torch.linalg.vector_norm(leaf, dim=1)
+        return norm * (1.0 / math.sqrt(leaf.shape[1]))
+    total = sum(torch.linalg.vector_norm(leaf, dim=1).square() for leaf in leaves)
+    count = sum(leaf.shape[1] for leaf in leaves)
+    return torch.sqrt(total / count)  # type: ignore[arg-type]
+
+
+def max_rms(packing: Packing) -> Norm:
+    """The largest of the samples' root mean squares: the tolerance holds for each sample."""
+    alone = packing.batch in (None, 1)
+    scale = 1.0 / math.sqrt(packing.size)
+
+    def norm(*errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
+        if alone:
+            norms = [torch.linalg.vector_norm(error) * scale for error in errors]
+            return norms[0] if combine is None else combine(*norms)
+        norms = [sample_rms(error, packing) for error in errors]
+        return (norms[0] if combine is None else combine(*norms)).amax()
+
+    return norm
+
+
+def rms(packing: Packing) -> Norm:
+    """Root mean square over the whole batch, as torchdiffeq and diffrax have it."""
+    scale = 1.0 / math.sqrt(packing.size)
+
+    def norm(*errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
+        norms = [torch.linalg.vector_norm(error) * scale for error in errors]
+        return norms[0] if combine is None else combine(*norms)
+
+    return norm
+
+
+def _custom(function: Callable[[State], Tensor], packing: Packing) -> Norm:
+    def norm(*errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
+        norms = [torch.as_tensor(function(packing.unpack(error))) for error in errors]
+        return norms[0] if combine is None else combine(*norms)
+
+    return norm
+
+
+def make_norm(choice: str | Callable[[State], Tensor] | None, packing: Packing) -> Norm:
+    """The norm that the user chose.
+
+    Args:
+        choice: None or "max_rms", "rms", or a function of a state (structured like y0, holding
+            error over tolerance) that returns a non-negative scalar.
+        packing: layout of the packed state.
+
+    Raises:
+        InputError: for an unknown name or a thing that is not callable.
+    """
+    if choice is None or choice == "max_rms":
+        return max_rms(packing)
+    if choice == "rms":
+        return rms(packing)
+    if isinstance(choice, str):
+        raise InputError("norm", repr(choice), "'max_rms', 'rms' or a function of the state")
+    if not callable(choice):
+        raise InputTypeError("norm", type(choice).__name__, "a name or a function of the state")
+    return _custom(choice, packing)

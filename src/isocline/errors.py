@@ -1,0 +1,78 @@
+"""Errors of isocline, all under `IsoclineError`.
+
+`InputError` and its kin derive from the built-in error a caller would catch for the same fault
+(`ValueError`, `TypeError`), so `except ValueError` works too. A solve that could not finish
+raises a `SolveError`, which carries what was computed up to that point.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .solution import Solution
+
+__all__ = [
+    "GradientError",
+    "InputError",
+    "InputTypeError",
+    "IsoclineError",
+    "MaxStepsError",
+    "NonFiniteError",
+    "SolveError",
+    "StepUnderflowError",
+]
+
+
+class IsoclineError(Exception):
+    """Base of every error that isocline raises on purpose."""
+
+
+class InputError(IsoclineError, ValueError):
+    """An argument has a wrong value: the message names it, what was given, what is expected."""
+
+    def __init__(self, argument: str, given: str, expected: str, remedy: str = "") -> None:
+        self.argument = argument
+        text = f"`{argument}`: given {given}; expected {expected}."
+        super().__init__(f"{text} {remedy}" if remedy else text)
+
+
+class InputTypeError(InputError, TypeError):
+    """An argument has a wrong type."""
+
+
+class GradientError(IsoclineError, RuntimeError):
+    """A gradient was asked for that cannot be computed; returning zero would be a lie."""
+
+
+class SolveError(IsoclineError, RuntimeError):
+    """The solve stopped before `t1`. `solution` holds what was computed, `time` where it stopped.
+
+    `samples` are the indices (leading dimension of the state) of the samples at fault, where
+    they are known. `solution` is None when a reverse solve in the backward pass failed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        time: float,
+        samples: tuple[int, ...] = (),
+        solution: Solution | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.time = time
+        self.samples = samples
+        self.solution = solution
+
+
+class MaxStepsError(SolveError):
+    """The limit on steps was reached before `t1`."""
+
+
+class StepUnderflowError(SolveError):
+    """The tolerance asked for a step too small to move the time, or below `min_step`."""
+
+
+class NonFiniteError(SolveError):
+    """The state or its derivative became NaN or infinite, however small the step."""

@@ -1,0 +1,8 @@
+"""The loops, saving and dense output. Nothing here knows of gradients."""
+
+from .clock import Clock as Clock
+from .dense import DenseOutput as DenseOutput
+from .loop import Outcome as Outcome
+from .loop import Recorder as Recorder
+from .loop import integrate as integrate
+from .saving import Saver as Saver

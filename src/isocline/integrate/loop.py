@@ -1,0 +1,266 @@
+"""The time loop of joint stepping: the whole batch shares one step. It knows nothing of gradients.
+
+One host synchronisation per attempted step: the error ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..controllers.base import Decision
+from ..controllers.initial_step import initial_step
+from ..problem import Plan, Problem
+from ..solution import Status
+from ..solvers.base import DensePiece, Step
+from .clock import Clock
+from .saving import Saver, dense_piece
+
+__all__ = ["Outcome", "Recorder", "integrate"]
+
+_STRETCH = 1e-5
+"""A step is stretched by up to this fraction to end at its target, which spares a sliver."""
+
+_ULPS = 4
+"""A step of fewer units in the last place of t than this is an underflow."""
+
+
+class Recorder(Protocol):
+    """What an adjoint remembers of the forward pass."""
+
+    def accepted(self, t: float, t_next: float, y: Tensor, step: Step, rows: int) -> None:
+        """A step from (t, y) was taken; it gave `rows` rows of output."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the loop found, still packed.
+
+    Attributes:
+        times: times of the rows.
+        rows: chunks of saved states, each of shape (rows, N).
+        reduced: what `plan.reduce` made of each row, if it was given; `rows` is empty then.
+        y: state at `t_end`.
+        h: length of the step that would have come next.
+        pieces, ends: interpolants and step ends, where dense output was asked for.
+    """
+
+    t_end: float
+    y: Tensor
+    h: float = 0.0
+    status: Status = Status.SUCCESS
+    failed_samples: tuple[int, ...] = ()
+    accepted: int = 0
+    rejected: int = 0
+    times: list[float] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)
+    reduced: list[Any] = field(default_factory=list)
+    pieces: list[DensePiece] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+
+
+def integrate(
+    problem: Problem, plan: Plan, *, clock: Clock | None = None, recorder: Recorder | None = None
+) -> Outcome:
+    """Solve a problem as planned.
+
+    Args:
+        problem, plan: what and how.
+        clock: hands out times; by default as floats.
+        recorder: told of every accepted step.
+
+    Returns:
+        The outcome; a failure is a status, never an exception.
+    """
+    return _Loop(problem, plan, clock or Clock(problem, plan.ts), recorder).run()
+
+
+class _Loop:
+    """State of one solve: where it stands, the step to try next, and what was found."""
+
+    def __init__(
+        self, problem: Problem, plan: Plan, clock: Clock, recorder: Recorder | None
+    ) -> None:
+        self.problem, self.plan, self.clock, self.recorder = problem, plan, clock, recorder
+        self.saver = Saver(problem, plan, clock)
+        self.controller = plan.controller
+        field_, packing = problem.field, problem.field.packing
+        self.stepper = plan.solver.bind(field_, problem.y0, packing.time_dtype)
+        self.tolerance = _Tolerance(plan, problem.y0)
+        self.sign = problem.direction
+        inside = [s for s in self.controller.stops if 0 < self._ahead(s) < self._ahead(problem.t1)]
+        self.targets = [problem.t1, *sorted(set(inside), key=self._ahead, reverse=True)]
+        self.found = Outcome(problem.t0, problem.y0)
+        self.memory: Any = None
+        self.control: Any = self.controller.init(plan.solver.error_order)
+        self.finite = True  # whether the last attempt was
+
+    def _ahead(self, t: float) -> float:
+        """How far `t` lies ahead of t0 in the direction of the solve."""
+        return self.sign * (t - self.problem.t0)
+
+    def run(self) -> Outcome:
+        found = self.found
+        self._keep(self.saver.initial_times(), self.saver.initial(found.y))
+        self._start()
+        attempts = 0
+        while self.targets and found.status is Status.SUCCESS:
+            if attempts == self.plan.max_steps:
+                found.status = Status.MAX_STEPS
+                break
+            attempts += 1
+            self._attempt()
+        return found
+
+    def _start(self) -> None:
+        """First stage and first step."""
+        problem, plan, found = self.problem, self.plan, self.found
+        self.memory = self.stepper.init(problem.t0, found.y, problem.f0)
+        if plan.dt0 is not None:
+            found.h = plan.dt0
+            return
+        with torch.no_grad():
+            y0 = found.y.detach()
+            found.h = initial_step(
+                lambda t, y: problem.field(y.real.new_tensor(t), y),
+                problem.t0,
+                y0,
+                self.memory.detach(),
+                problem.t1 - problem.t0,
+                plan.solver.error_order,
+                self.tolerance.scale(y0),
+                plan.norm,
+            )
+            if math.isnan(found.h):
+                found.status = Status.NON_FINITE
+                found.failed_samples = self._not_finite(self.memory)
+
+    def _attempt(self) -> None:
+        """Try one step, and take it or shorten it."""
+        found, t = self.found, self.found.t_end
+        t_next = self._next_time()
+        h = abs(t_next - t)
+        if h < self._shortest(t) and t_next != self.targets[-1]:
+            self._underflow(None)
+            return
+        step = self.stepper.step(self.clock.time(t), self.clock.time(t_next), found.y, self.memory)
+        ratio = self._ratio(step)
+        decision = self.controller.decide(h, ratio, self.control)
+        self.control = decision.state
+        if decision.accept and (self.controller.adaptive or math.isfinite(ratio)):
+            self._accept(t, t_next, step, decision)
+        else:
+            self._reject(h, step, ratio, decision)
+
+    def _shortest(self, t: float) -> float:
+        """The least length that moves the time; near t = 0 in proportion to the span."""
+        span = abs(self.problem.t1 - self.problem.t0)
+        return _ULPS * math.ulp(max(abs(t), 1e-6 * span))
+
+    def _next_time(self) -> float:
+        """End of the step to try: at most the next target, and never past it."""
+        t, target = self.found.t_end, self.targets[-1]
+        h = min(max(self.found.h, self.controller.min_step), self.controller.max_step)
+        if abs(target - t) <= h * (1.0 + _STRETCH):
+            return target
+        return t + self.sign * h
+
+    def _ratio(self, step: Step) -> float:
+        """Error over tolerance; for a constant step 0, or NaN where the state is not finite."""
+        y1 = step.y1.detach()
+        if not self.controller.adaptive:
+            # A sum is cheaper than a look at each element; it may overflow, hence the second look.
+            finite = bool(y1.sum().isfinite()) or bool(y1.isfinite().all())
+            return 0.0 if finite else math.nan
+        with torch.no_grad():
+            scale = self.tolerance.scale_to(y1)
+            scaled = [error / scale for error in step.errors]
+            combine = self.stepper.combine_errors if len(scaled) > 1 else None
+            return self.plan.norm(*scaled, combine=combine).item()
+
+    def _accept(self, t: float, t_next: float, step: Step, decision: Decision) -> None:
+        found = self.found
+        rows = self.saver.rows(t, t_next, step)
+        if rows:
+            self._keep(self.saver.times(t, t_next), rows)
+        if self.plan.save.dense:
+            found.pieces.append(dense_piece(step))
+            found.ends.append(t_next)
+        if self.recorder is not None:
+            self.recorder.accepted(t, t_next, found.y, step, sum(map(len, rows)))
+        clipped = abs(t_next - t) < found.h
+        # A step cut short at a target says little about the next: keep the length it had before.
+        found.h = max(found.h, decision.h) if clipped else decision.h
+        found.t_end, found.y, self.memory = t_next, step.y1, step.memory
+        found.accepted += 1
+        self.finite = True
+        self.tolerance.advance()
+        if t_next == self.targets[-1]:
+            self.targets.pop()
+        if self.plan.on_step is not None:
+            self.plan.on_step(t_next)
+
+    def _keep(self, times: list[float], rows: tuple[Tensor, ...]) -> None:
+        self.found.times += times
+        reduce = self.plan.reduce
+        if reduce is None:
+            self.found.rows += rows
+        else:
+            states = (row for chunk in rows for row in chunk)
+            self.found.reduced += map(reduce, times, states)
+
+    def _reject(self, h: float, step: Step, ratio: float, decision: Decision) -> None:
+        found = self.found
+        found.rejected += 1
+        found.h, self.memory = decision.h, step.retry
+        self.finite = math.isfinite(ratio)
+        too_short = h <= self.controller.min_step or decision.h < self._shortest(found.t_end)
+        if too_short or not self.controller.adaptive:
+            self._underflow(step)
+
+    def _underflow(self, step: Step | None) -> None:
+        """No shorter step can help: say whether for the tolerance or for a state not finite."""
+        found = self.found
+        found.status = Status.STEP_UNDERFLOW if self.finite else Status.NON_FINITE
+        if step is not None and not self.finite:
+            found.failed_samples = self._not_finite(step.y1, *step.errors)
+
+    def _not_finite(self, *vectors: Tensor) -> tuple[int, ...]:
+        packing = self.problem.field.packing
+        bad: set[int] = set()
+        for vector in vectors:
+            for leaf in packing.per_sample(vector.detach()):
+                bad.update((~leaf.isfinite().all(dim=1)).nonzero().flatten().tolist())
+        return tuple(sorted(bad))
+
+
+class _Tolerance:
+    """The scale that errors are measured against: atol + rtol * max(|y|, |y1|), elementwise."""
+
+    def __init__(self, plan: Plan, y0: Tensor) -> None:
+        real = y0.detach().real
+        self.atol = torch.as_tensor(plan.atol, dtype=real.dtype, device=real.device)
+        self.rtol = plan.rtol
+        self.size = y0.detach().abs()
+        self._next = self.size
+
+    def scale(self, y: Tensor) -> Tensor:
+        return self._weigh(y.abs())
+
+    def scale_to(self, y1: Tensor) -> Tensor:
+        """Scale of a step from the present state to `y1`."""
+        self._next = y1.abs()
+        return self._weigh(torch.maximum(self.size, self._next))
+
+    def advance(self) -> None:
+        """The step was taken: its end is the present state."""
+        self.size = self._next
+
+    def _weigh(self, size: Tensor) -> Tensor:
+        if isinstance(self.rtol, Tensor):
+            return torch.addcmul(self.atol, self.rtol, size)
+        return torch.add(self.atol, size, alpha=self.rtol)

@@ -1,0 +1,23 @@
+"""Plain `torch.nn` modules with an ODE inside.
+
+A block is used like any other layer:
+
+    >>> import torch
+    >>> from isocline import nn
+    >>> block = nn.ODEBlock(nn.MLPField(2, hidden=16), t1=1.0, rtol=1e-4)
+    >>> block(torch.zeros(8, 2)).shape
+    torch.Size([8, 2])
+"""
+
+from .fields import Activation as Activation
+from .fields import ConcatConv2d as ConcatConv2d
+from .fields import ConvField as ConvField
+from .fields import MLPField as MLPField
+from .ode_block import Augment as Augment
+from .ode_block import ODEBlock as ODEBlock
+from .odenet import ImageClassifier as ImageClassifier
+from .odenet import ModelName as ModelName
+from .odenet import ResBlock as ResBlock
+from .odenet import StemName as StemName
+from .odenet import digits_stem as digits_stem
+from .odenet import mnist_stem as mnist_stem

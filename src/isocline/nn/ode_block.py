@@ -1,0 +1,181 @@
+"""A neural ODE as a layer: x -> y(t1), where y solves dy/dt = field(t, y) from y(t0) = x."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._solve import solve
+from ..adjoints import Adjoint, Checkpointed
+from ..controllers import Controller
+from ..errors import InputError
+from ..solution import Statistics
+from ..solvers import Solver
+
+__all__ = ["Augment", "ODEBlock"]
+
+Field = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Zero channels to append to the state before the solve (Dupont et al. 2019).
+
+    Trajectories of an ODE cannot cross; in a state with room to spare they can pass one another.
+
+    Args:
+        extra: How many channels to append along axis 1, at least 1.
+
+    Raises:
+        InputError: If `extra` is below 1.
+    """
+
+    extra: int
+
+    def __post_init__(self) -> None:
+        if self.extra < 1:
+            raise InputError("extra", str(self.extra), "at least 1")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Append the channels: ``(batch, channels, ...) -> (batch, channels + extra, ...)``."""
+        if x.ndim < 2:
+            raise InputError(
+                "x", f"the shape {tuple(x.shape)}", "a batch axis and a channel axis to augment"
+            )
+        return torch.cat([x, x.new_zeros(x.shape[0], self.extra, *x.shape[2:])], dim=1)
+
+
+class ODEBlock(nn.Module):
+    """A layer whose output is the state of an ODE at `t1`, its input being the state at `t0`.
+
+    `solver`, `rtol`, `atol`, `adjoint`, `dt0` and the rest are plain attributes: they may be
+    changed at any time, for instance to trade accuracy for speed after training.
+
+    Under ``torch.autocast`` the field computes in the lower precision, and the state stays in
+    float32: its small increments would be lost in 8 bits of mantissa.
+
+    Args:
+        field: ``field(t, y) -> dy/dt``, with `t` a 0-d tensor; its parameters become the block's.
+        t1: Time of the output.
+        t0: Time of the input.
+        solver: Name of a solver, or a solver.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        adjoint: How to differentiate; ``None`` for the exact discrete adjoint, `Checkpointed`.
+        dt0: First step; solvers without an error estimate take all their steps with it.
+        controller: Chooses step sizes; ``None`` for the front door's default.
+        augment: Append zero channels before the solve. The output keeps them, so that
+            it has ``extra`` channels more than the input, and the field must be of that size.
+        max_steps: Steps after which the solve fails.
+
+    Shape:
+        x: ``(batch, ...)``; answer: the same, plus the augmented channels.
+
+    Raises:
+        isocline.IsoclineError: From ``forward``, if the solve fails.
+    """
+
+    def __init__(
+        self,
+        field: nn.Module | Field,
+        t1: float = 1.0,
+        *,
+        t0: float = 0.0,
+        solver: str | Solver = "tsit5",
+        rtol: float = 1e-3,
+        atol: float = 1e-3,
+        adjoint: Adjoint | None = None,
+        dt0: float | None = None,
+        controller: Controller | None = None,
+        augment: Augment | None = None,
+        max_steps: int = 16**4,
+    ) -> None:
+        super().__init__()
+        self.field = field
+        self.t0 = t0
+        self.t1 = t1
+        self.solver = solver
+        self.rtol = rtol
+        self.atol = atol
+        self.adjoint = adjoint
+        self.dt0 = dt0
+        self.controller = controller
+        self.augment = augment
+        self.max_steps = max_steps
+        self._stats: Statistics | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Solve from ``y(t0) = x`` and return ``y(t1)``."""
+        y0 = x if self.augment is None else self.augment(x)
+        field = self.field
+        if torch.is_autocast_enabled(x.device.type):
+            y0 = y0.float()
+            field = _autocast(field, x.device.type)
+        solution = solve(
+            field,
+            y0,
+            self.t0,
+            self.t1,
+            solver=self.solver,
+            rtol=self.rtol,
+            atol=self.atol,
+            adjoint=Checkpointed() if self.adjoint is None else self.adjoint,
+            dt0=self.dt0,
+            controller=self.controller,
+            max_steps=self.max_steps,
+        )
+        self._stats = solution.stats
+        y1: Tensor = solution.ys[-1]
+        return y1
+
+    @property
+    def stats(self) -> Statistics | None:
+        """Statistics of the last solve, or ``None`` before the first; copies start without."""
+        return self._stats
+
+    @property
+    def nfe_forward(self) -> int:
+        """Evaluations of the field in the last forward pass."""
+        return 0 if self._stats is None else int(self._stats.nfe_forward)
+
+    @property
+    def nfe_backward(self) -> int:
+        """Evaluations of the field in the last solve's backward pass, 0 until it has run."""
+        return 0 if self._stats is None else int(self._stats.nfe_backward)
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the field in the last solve, forward and backward."""
+        return self.nfe_forward + self.nfe_backward
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The statistics belong to one solve, and the backward pass of that solve writes to them: a
+        # copy of the module must neither share nor carry them.
+        return {**self.__dict__, "_stats": None}
+
+    def extra_repr(self) -> str:
+        """Describe the solve."""
+        return (
+            f"t0={self.t0}, t1={self.t1}, solver={self.solver!r}, "
+            f"rtol={self.rtol:g}, atol={self.atol:g}"
+        )
+
+
+def _autocast(field: nn.Module | Field, device_type: str) -> Field:
+    """Bind the present autocast state to `field`, whose answer gets the state's dtype.
+
+    The backward pass evaluates the field again after the caller's ``autocast`` has ended, so the
+    field has to bring its own. The cache of cast weights is off: one filled during the forward
+    pass, which runs without a graph, would cut the weights off from their gradient.
+    """
+    dtype = torch.get_autocast_dtype(device_type)
+
+    def evaluate(t: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast(device_type, dtype=dtype, cache_enabled=False):
+            return field(t, y).to(y.dtype)
+
+    return evaluate

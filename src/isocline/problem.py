@@ -1,0 +1,206 @@
+"""`Problem` and `Plan`: what is solved, and how. The front door makes them, all else reads them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .controllers.base import Controller
+from .controllers.norms import Norm
+from .solvers.base import Solver
+from .state import Packing, State
+
+__all__ = ["Autocast", "PackedField", "Plan", "Problem", "SaveAt", "TimeTensors", "autocast_off"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaveAt:
+    """What a solve keeps.
+
+    Saved states come in the order of their times: t0, then ts and steps, then t1.
+
+    Attributes:
+        t0: keep the initial state.
+        t1: keep the final state. The default, unless `ts`, `steps` or `dense` is given.
+        ts: times at which to keep the state, in the order of the solve (falling when t1 < t0)
+            and within it; a sequence of numbers or a tensor of shape (T,), which may require
+            grad. Output between steps comes from the method's own interpolant.
+        steps: keep the state after every accepted step (the last of them is t1).
+        dense: keep the continuous solution; the `Solution` can then be called.
+        fn: `fn(t, y)` is kept in place of y: a tensor or a structure of tensors, of one shape
+            for all times. Saves memory when less than the whole state is wanted.
+    """
+
+    t0: bool = False
+    t1: bool | None = None
+    ts: Tensor | Sequence[float] | None = None
+    steps: bool = False
+    dense: bool = False
+    fn: Callable[[Tensor, State], State] | None = None
+
+    @property
+    def keeps_t1(self) -> bool:
+        """Whether the final state is asked for by itself (with `steps` it comes anyway)."""
+        if self.t1 is None:
+            return self.ts is None and not self.steps and not self.dense
+        return self.t1 and not self.steps
+
+
+@dataclass(frozen=True, slots=True)
+class Autocast:
+    """The caller's autocast state, so that every evaluation of the field sees it.
+
+    The solver's own sums stay out of autocast (it would turn `addmv` into half precision), and
+    the backward pass, which PyTorch runs without autocast, sees the same as the forward pass.
+    """
+
+    device_type: str
+    dtype: torch.dtype
+
+    @classmethod
+    def ambient(cls, device: torch.device) -> Autocast | None:
+        """The state in force for `device`, or None where autocast is off."""
+        if not torch.is_autocast_enabled(device.type):
+            return None
+        return cls(device.type, torch.get_autocast_dtype(device.type))
+
+    def on(self) -> torch.autocast:
+        """Context for the field.
+
+        Weights that are cast where no graph is recorded must not stay in autocast's cache:
+        they would be reused, without their gradient, by the caller's own layers.
+        """
+        recording = torch.is_grad_enabled()
+        return torch.autocast(self.device_type, self.dtype, cache_enabled=recording)
+
+
+def autocast_off(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Context of a solve or of its backward pass: the solver's own arithmetic is not autocast."""
+    if not torch.is_autocast_enabled(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+class PackedField:
+    """The vector field over packed states: `(t, y) -> dy/dt`, counting its evaluations.
+
+    Args:
+        func: the user's `field(t, y, *args)`.
+        packing: how y is packed.
+        args: handed on to `func`.
+        autocast: the caller's autocast, restored around each evaluation.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., State],
+        packing: Packing,
+        args: tuple[Any, ...] = (),
+        autocast: Autocast | None = None,
+    ) -> None:
+        self.func = func
+        self.packing = packing
+        self.args = args
+        self.autocast = autocast
+        self.evaluations = 0
+        plain = packing.single and packing.dtypes[0] == packing.dtype
+        self._shape = packing.shapes[0] if plain else None
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt at the 0-d time `t` and the packed state `y`, both shaped as given: (N,)."""
+        self.evaluations += 1
+        shape = self._shape
+        if self.autocast is not None:
+            with self.autocast.on():
+                derivative = self.func(t, self.packing.unpack(y), *self.args)
+        elif shape is None:
+            derivative = self.func(t, self.packing.unpack(y), *self.args)
+        else:
+            derivative = self.func(t, y.view(shape), *self.args)
+        if (
+            shape is not None
+            and isinstance(derivative, Tensor)
+            and derivative.shape == shape
+            and derivative.dtype == y.dtype
+        ):
+            return derivative.reshape(-1)
+        self.packing.check_derivative(derivative)
+        return self.packing.pack(derivative)
+
+
+class TimeTensors(NamedTuple):
+    """The times of a solve as tensors, for gradients with respect to them.
+
+    The loop runs on floats. Where a time requires grad, the step that starts at t0, the step
+    that ends at t1 and the outputs at ts are given these 0-d (for `ts`: 1-d) float64 tensors
+    instead, which live on the host like all times. Steps between are constants of the discrete solve: its interior grid does not move.
+    """
+
+    t0: Tensor
+    t1: Tensor
+    ts: Tensor
+
+    def detached(self) -> TimeTensors:
+        """The same times as fresh leaves that require grad, to differentiate one step."""
+        return TimeTensors(
+            *(time.detach().clone().requires_grad_() for time in (self.t0, self.t1, self.ts))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An initial value problem over packed states.
+
+    Attributes:
+        field: the packed vector field.
+        y0: packed initial state, shape (N,).
+        t0, t1: span of the solve, as host floats (double precision).
+        f0: field at (t0, y0) when it is known already, detached.
+        times: t0, t1 and the output times as tensors if any of them requires grad, else None.
+    """
+
+    field: PackedField
+    y0: Tensor
+    t0: float
+    t1: float
+    f0: Tensor | None = None
+    times: TimeTensors | None = None
+
+    @property
+    def direction(self) -> int:
+        """+1 where time rises from t0 to t1, -1 where it falls."""
+        return 1 if self.t1 >= self.t0 else -1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a problem is solved.
+
+    Attributes:
+        solver: the method.
+        controller: chooses steps.
+        rtol, atol: floats, or packed vectors of shape (N,).
+        norm: reduces a packed vector to one non-negative number; the batch it sees is `packing`'s.
+        dt0: first step, as a positive float, or None to choose it (Hairer).
+        save: what to keep; `ts` are its times as floats.
+        max_steps: limit on attempted steps.
+        on_step: called with the time after each accepted step (for progress), or None.
+        reduce: what to keep of a packed state to be saved, in place of it (`SaveAt.fn`), or None.
+    """
+
+    solver: Solver
+    controller: Controller
+    rtol: float | Tensor
+    atol: float | Tensor
+    norm: Norm
+    dt0: float | None
+    save: SaveAt
+    ts: tuple[float, ...]
+    max_steps: int
+    on_step: Callable[[float], None] | None = None
+    reduce: Callable[[float, Tensor], State] | None = None

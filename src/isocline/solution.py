@@ -1,0 +1,107 @@
+"""What a solve gives back: times, states, status and statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .errors import InputError, MaxStepsError, NonFiniteError, SolveError, StepUnderflowError
+from .state import State
+
+if TYPE_CHECKING:
+    from .integrate.dense import DenseOutput
+
+__all__ = ["ERRORS", "Solution", "Statistics", "Status"]
+
+
+class Status(Enum):
+    """How a solve ended. The value tells the reader what to try next."""
+
+    SUCCESS = "the solve reached t1"
+    MAX_STEPS = (
+        "the step limit was reached before t1: raise `max_steps`, loosen `rtol` and `atol`, or, "
+        "if the steps stay far smaller than the solution varies, the problem is stiff"
+    )
+    STEP_UNDERFLOW = (
+        "the step became too small to advance the time: the tolerance is below what this dtype "
+        "resolves, or the solution has a singularity; loosen `rtol` and `atol`, or use float64"
+    )
+    NON_FINITE = (
+        "the state or the field became NaN or infinite however small the step: check the field "
+        "at the time named, or end the solve before a blow-up"
+    )
+
+
+ERRORS: dict[Status, type[SolveError]] = {
+    Status.MAX_STEPS: MaxStepsError,
+    Status.STEP_UNDERFLOW: StepUnderflowError,
+    Status.NON_FINITE: NonFiniteError,
+}
+"""The error that a failed solve raises, by status."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Counts of one solve. The backward fields are filled in when `backward()` runs.
+
+    Times are wall-clock seconds. Evaluations made to replay a step in the backward pass count
+    as backward evaluations.
+    """
+
+    nfe_forward: int = 0
+    nfe_backward: int = 0
+    steps_accepted: int = 0
+    steps_rejected: int = 0
+    wall_time: float = 0.0
+    wall_time_backward: float = 0.0
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the field, forward and backward."""
+        return self.nfe_forward + self.nfe_backward
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The answer of `solve`.
+
+    Attributes:
+        ts: times of the saved states, shape (T,), float64 on the state's device.
+        ys: saved states, structured like y0; every leaf has a leading axis of length T. With
+            `SaveAt(fn=...)`, what `fn` returned, stacked likewise. None if nothing was saved.
+        status: how the solve ended; anything but `Status.SUCCESS` raises unless `throw=False`.
+        stats: evaluations, steps and time.
+        t_end: the time reached: t1, or where the solve stopped.
+        failed_samples: indices of the samples at fault, where the failure can be laid to some.
+        dense: the continuous solution, with `SaveAt(dense=True)`; call the solution itself.
+    """
+
+    ts: Tensor
+    ys: State
+    status: Status
+    stats: Statistics
+    t_end: float
+    failed_samples: tuple[int, ...] = ()
+    dense: DenseOutput | None = field(default=None, repr=False)
+
+    def __call__(self, t: Tensor | float) -> State:
+        """The state at time(s) `t` inside the span solved, from the method's own interpolant.
+
+        A scalar `t` gives a state like y0; a vector of shape (m,) adds a leading axis of length
+        m. Differentiable in the solve's inputs and in `t`.
+
+        Raises:
+            InputError: if the solve was not made with `SaveAt(dense=True)`, or `t` lies outside
+                the span that was solved.
+        """
+        if self.dense is None:
+            raise InputError(
+                "save",
+                "SaveAt without dense=True",
+                "dense output for a solution that is called",
+                "Pass `save=SaveAt(dense=True)` to `solve`.",
+            )
+        return self.dense(t)

@@ -1,0 +1,284 @@
+"""Explicit Runge-Kutta methods: every table of coefficients becomes a solver here.
+
+A sum over stages is one matrix-vector product, at a third of the cost of a chain of additions on
+a small state. Without a graph the stages lie in one buffer that lasts for the solve; with one they
+are stacked anew for each sum, since autograd cannot follow writes into a shared buffer. Both give
+the same bits, so a replayed step lands where the first one did.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from .base import DensePiece, Field, Step, Time
+from .tableau import Tableau
+
+__all__ = ["ExplicitRungeKutta", "ExplicitStepper", "explicit"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplicitRungeKutta:
+    """An explicit Runge-Kutta method. The subclass made from each table names it."""
+
+    tableau: ClassVar[Tableau]
+    name: ClassVar[str]
+
+    @property
+    def order(self) -> int:
+        """Order of the solution."""
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int:
+        """k, where the error estimate of one step is O(h^k); 0 for methods without one."""
+        embedded = self.tableau.error_order
+        return 0 if embedded is None else embedded + 1
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the method estimates its error."""
+        return self.tableau.adaptive
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """Evaluations of the field that an accepted step costs."""
+        return self.tableau.evaluations_per_step
+
+    def bind(self, field: Field, like: Tensor, time_dtype: torch.dtype) -> ExplicitStepper:
+        """The method bound to `field`, for packed states like `like`, shape (N,)."""
+        return ExplicitStepper(type(self), field, like, time_dtype)
+
+
+def explicit(tableau: Tableau) -> type[ExplicitRungeKutta]:
+    """The solver class of a table of coefficients."""
+    doc = f"{tableau.name}, order {tableau.order}, {tableau.stages} stages. {tableau.reference}"
+    body = {
+        "tableau": tableau,
+        "name": tableau.name,
+        "__doc__": doc,
+        "__slots__": (),
+        "__module__": "isocline.solvers",
+    }
+    return type(tableau.name, (ExplicitRungeKutta,), body)
+
+
+class _Coefficients:
+    """A table as the steps need it, in one dtype on one device; made once per process.
+
+    Attributes:
+        rows: rows of a, for main and extra stages.
+        nodes: c, likewise.
+        at_end: which stages are f(t_next, y1): what they find serves the next step as its first.
+        end: the first of those, or None.
+        needed: number of stages that y1 needs.
+        flat: all rows, then b, then the error estimates, one after another.
+        lengths: how many entries each row has.
+        solution, errors: which rows hold b and the error estimates.
+        weights: coefficients of the interpolant, (stages, degree), float64 on the host.
+    """
+
+    def __init__(self, tableau: Tableau, dtype: torch.dtype, device: torch.device) -> None:
+        self.rows = [*tableau.a, *tableau.extra_a]
+        self.nodes = [float(c) for c in (*tableau.c, *tableau.extra_c)]
+        b = tuple(tableau.b)
+        self.at_end = [
+            node == 1.0 and tuple(row) == b[: len(row)] and not any(b[len(row) :])
+            for row, node in zip(self.rows, self.nodes, strict=True)
+        ]
+        self.end = self.at_end.index(True) if any(self.at_end) else None
+        # A method with FSAL reaches y1 without its last stage, whose weight is zero.
+        self.needed = tableau.stages - 1 if tableau.fsal else tableau.stages
+        table = [*self.rows, b[: self.needed], *tableau.error]
+        self.lengths = [len(row) for row in table]
+        entries = [float(x) for row in table for x in row]
+        self.flat = torch.tensor(entries, dtype=torch.float64).to(device=device, dtype=dtype)
+        self.solution = len(self.rows)
+        self.errors = range(self.solution + 1, len(table))
+        self.weights = torch.tensor(
+            [[float(x) for x in row] for row in tableau.interpolant], dtype=torch.float64
+        )
+
+
+@functools.cache
+def _coefficients(
+    method: type[ExplicitRungeKutta], dtype: torch.dtype, device: torch.device
+) -> _Coefficients:
+    with torch.inference_mode(False):  # what is kept must serve solves outside of it too
+        return _Coefficients(method.tableau, dtype, device)
+
+
+class ExplicitStepper:
+    """Takes steps of one table; `memory` is the field at the start of the step, or None."""
+
+    def __init__(
+        self,
+        method: type[ExplicitRungeKutta],
+        field: Field,
+        like: Tensor,
+        time_dtype: torch.dtype,
+    ) -> None:
+        self.field = field
+        self.tableau = method.tableau
+        self.table = _coefficients(method, like.dtype, like.device)
+        self.time_dtype = time_dtype
+        self.device = like.device
+        self._scratch: _Scratch | None = None
+
+    def init(self, t: float, y: Tensor, f0: Tensor | None = None) -> Tensor:
+        """The field at (t, y)."""
+        return self.field(self._times(t, t)[0], y) if f0 is None else f0
+
+    def step(self, t: Time, t_next: Time, y: Tensor, memory: Tensor | None) -> Step:
+        """One step from (t, y) to t_next with its error estimate, if the method has one."""
+        return self._step(t, t_next, y, memory, estimate=self.tableau.adaptive)
+
+    def advance(self, t: Time, t_next: Time, y: Tensor) -> Step:
+        """The same `y1`, with no error estimate and so without a stage that serves it alone."""
+        return self._step(t, t_next, y, None, estimate=False)
+
+    def combine_errors(self, *norms: Tensor) -> Tensor:
+        """One number from DOP853's two estimates, as Hairer does: e5^2 / sqrt(e5^2 + e3^2 / 100)."""
+        fifth, third = norms
+        square = fifth.square()
+        bottom = (square + 0.01 * third.square()).sqrt()
+        return torch.where(bottom > 0, square / bottom, bottom)
+
+    def _step(
+        self, t: Time, t_next: Time, y: Tensor, memory: Tensor | None, *, estimate: bool
+    ) -> Step:
+        field, table = self.field, self.table
+        times = self._times(t, t_next)
+        slopes, rows = self._begin(t, t_next, y)
+        main = self.tableau.stages if estimate else table.needed
+        first = field(times[0], y) if memory is None else memory
+        slopes.push(first)
+        y1: Tensor | None = None
+        last: Tensor | None = None
+        for i in range(1, main):
+            stage = torch.addmv(y, slopes.columns(i), rows[i])
+            slope = field(times[i], stage)
+            slopes.push(slope)
+            if table.at_end[i]:
+                y1, last = stage, slopes.lasting(slope)
+        if y1 is None:
+            y1 = torch.addmv(y, slopes.columns(table.needed), rows[table.solution])
+        errors: tuple[Tensor, ...] = ()
+        if estimate:
+            columns = slopes.columns(main).detach()
+            errors = tuple(torch.mv(columns, rows[row].detach()) for row in table.errors)
+
+        def dense() -> DensePiece:
+            while (i := slopes.count) < len(table.rows):
+                stage = y1 if table.at_end[i] else torch.addmv(y, slopes.columns(i), rows[i])
+                slope = field(times[i], stage)
+                slopes.push(slope)
+                if i == table.end:
+                    result.memory = slopes.lasting(slope)
+            return DensePiece(t, t_next, y, slopes.matrix(), table.weights)
+
+        result = Step(y1, errors, last, first, dense)
+        return result
+
+    def _begin(self, t: Time, t_next: Time, y: Tensor) -> tuple[_Slopes, Sequence[Tensor]]:
+        """Room for the stages, and every row of coefficients times the step."""
+        if torch.is_grad_enabled():
+            h, flat = t_next - t, self.table.flat
+            if isinstance(h, Tensor):
+                h = h.to(flat)
+            return _Stacked(), (flat * h).split(self.table.lengths)
+        if self._scratch is None:
+            self._scratch = _Scratch(self.table, y)
+        return self._scratch.begin(float(t_next - t))
+
+    def _times(self, t: Time, t_next: Time) -> tuple[Tensor, ...]:
+        """The stages' times as 0-d tensors; a node of 1 is `t_next` itself, not t + h."""
+        h = t_next - t
+        values = [t_next if c == 1.0 else t + c * h if c else t for c in self.table.nodes]
+        if isinstance(h, Tensor):
+            return tuple(
+                torch.as_tensor(value, dtype=torch.float64).to(self.device, self.time_dtype)
+                for value in values
+            )
+        # From pageable memory, so that the copy to a device does not wait for it.
+        host = torch.tensor(values, dtype=self.time_dtype)
+        return host.to(self.device, non_blocking=True).unbind()
+
+
+class _Slopes(Protocol):
+    """The stages of one step, as they come."""
+
+    count: int
+
+    def push(self, slope: Tensor) -> None:
+        """Add a stage, shape (N,)."""
+
+    def columns(self, count: int) -> Tensor:
+        """The first stages as columns, shape (N, count)."""
+
+    def matrix(self) -> Tensor:
+        """All stages as rows, shape (stages, N)."""
+
+    def lasting(self, slope: Tensor) -> Tensor:
+        """A stage just pushed, safe to keep beyond the step."""
+
+
+class _Stacked:
+    """Stages that carry a graph: stacked for each sum."""
+
+    def __init__(self) -> None:
+        self._slopes: list[Tensor] = []
+
+    @property
+    def count(self) -> int:
+        return len(self._slopes)
+
+    def push(self, slope: Tensor) -> None:
+        self._slopes.append(slope)
+
+    def columns(self, count: int) -> Tensor:
+        return torch.stack(self._slopes[:count]).t()
+
+    def matrix(self) -> Tensor:
+        return torch.stack(self._slopes)
+
+    def lasting(self, slope: Tensor) -> Tensor:
+        return slope
+
+
+class _Scratch:
+    """Stages without a graph, in a buffer made once per solve together with the views into it."""
+
+    def __init__(self, table: _Coefficients, like: Tensor) -> None:
+        stages = len(table.rows)
+        self.count = 0
+        self._slopes = like.new_zeros(stages, like.numel())
+        self._slots = self._slopes.unbind()
+        self._columns = [self._slopes[:i].t() for i in range(stages + 1)]
+        self._flat = table.flat
+        self._scaled = torch.empty_like(table.flat)
+        self._rows = self._scaled.split(table.lengths)
+
+    def begin(self, h: float) -> tuple[_Scratch, Sequence[Tensor]]:
+        """Ready for a step of length h; overwrites the stages of the step before."""
+        self.count = 0
+        torch.mul(self._flat, h, out=self._scaled)
+        return self, self._rows
+
+    def push(self, slope: Tensor) -> None:
+        self._slots[self.count].copy_(slope)
+        self.count += 1
+
+    def columns(self, count: int) -> Tensor:
+        return self._columns[count]
+
+    def matrix(self) -> Tensor:
+        return self._slopes
+
+    def lasting(self, slope: Tensor) -> Tensor:
+        return slope.clone()  # a field may write all its answers into one buffer of its own

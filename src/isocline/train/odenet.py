@@ -1,0 +1,143 @@
+"""The image classifier as Lightning trains it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from ..adjoints import Adjoint, Backsolve, Checkpointed, Direct
+from ..nn import ImageClassifier
+from .config import AdjointName, OdenetConfig
+from .errors import TrainingError
+from .schedule import learning_rate_factor
+
+__all__ = ["OdenetModule", "build_model", "make_adjoint"]
+
+# The batch for which the paper's learning rate is given.
+REFERENCE_BATCH = 128
+
+
+def make_adjoint(name: AdjointName, slots: int | None = None) -> Adjoint:
+    """Make the adjoint called `name`; `slots` is for the checkpointed one."""
+    if name == "direct":
+        return Direct()
+    if name == "backsolve":
+        return Backsolve()
+    return Checkpointed(slots=slots)
+
+
+def build_model(config: OdenetConfig) -> ImageClassifier:
+    """Build the network that the (resolved) settings describe."""
+    block: dict[str, Any] = {}
+    if config.model != "resnet":
+        assert config.solver is not None
+        assert config.adjoint is not None
+        block = {
+            "solver": config.solver,
+            "rtol": config.tol,
+            "atol": config.tol,
+            "adjoint": make_adjoint(config.adjoint, config.slots),
+        }
+        if config.model == "rknet":
+            block["dt0"] = 1.0 / config.rk_steps
+    assert config.channels is not None
+    return ImageClassifier(config.model, config.data, channels=config.channels, **block)
+
+
+class OdenetModule(L.LightningModule):
+    """Cross entropy, SGD with momentum, and counts of evaluations.
+
+    Args:
+        settings: `OdenetConfig.to_dict` of resolved settings; saved in each checkpoint.
+        total_steps: Iterations of the whole run, over which the learning rate is planned.
+    """
+
+    def __init__(self, settings: dict[str, Any], total_steps: int) -> None:
+        super().__init__()
+        self.save_hyperparameters({"settings": settings, "total_steps": total_steps})
+        self.config = OdenetConfig.from_dict(settings)
+        self.total_steps = total_steps
+        self.model = build_model(self.config)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits."""
+        logits: Tensor = self.model(images)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch.
+
+        Raises:
+            TrainingError: If the loss is not finite.
+        """
+        loss, size = self._measure(batch, "train"), len(batch[1])
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss.item()} in iteration {self.global_step + 1} "
+                f"(epoch {self.current_epoch + 1}, batch {batch_idx + 1}); lower --lr "
+                f"(now {self.config.lr}), or use --precision 32"
+            )
+        if (ode := self.model.ode) is not None:
+            self._log_evaluations("nfe_forward", ode.nfe_forward, size)
+        return loss
+
+    def on_after_backward(self) -> None:
+        """Log the evaluations of the backward pass, which are known only now."""
+        if (ode := self.model.ode) is not None:
+            self._log_evaluations("nfe_backward", ode.nfe_backward, 1)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and error of one batch."""
+        del batch_idx
+        self._measure(batch, "validation")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """SGD; the learning rate grows with the global batch (Goyal et al. 2017)."""
+        config = self.config
+        assert config.lr is not None
+        assert config.batch_size is not None
+        assert config.schedule is not None
+        batch = config.batch_size * self.trainer.world_size
+        optimizer = torch.optim.SGD(
+            self.parameters(),
+            lr=config.lr * batch / REFERENCE_BATCH,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        total, schedule = self.total_steps, config.schedule
+
+        def factor(step: int) -> float:
+            return learning_rate_factor(step, total, schedule)
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _measure(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)
+        error = 100.0 * (logits.argmax(1) != labels).float().mean()
+        training = part == "train"
+        for name, value in (("loss", loss.detach()), ("error", error)):
+            self.log(
+                f"{part}_{name}",
+                value,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=name == "error" or training,
+                batch_size=len(labels),
+                # Validation is the same in each process, and needs no averaging.
+                sync_dist=training,
+            )
+        return loss
+
+    def _log_evaluations(self, name: str, count: int, size: int) -> None:
+        self.log(name, float(count), on_step=True, on_epoch=True, prog_bar=True, batch_size=size)

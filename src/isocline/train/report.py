@@ -1,0 +1,46 @@
+"""The report of a run, in Markdown: results and settings, and later the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .files import write_text
+from .rundir import RunDirectory
+
+__all__ = ["markdown_table", "write_evaluation", "write_report"]
+
+_EVALUATION = "## Evaluation"
+
+
+def write_report(
+    run: RunDirectory, results: Mapping[str, str], settings: Mapping[str, Any]
+) -> None:
+    """Write ``report.md``; the evaluation of an older report goes, for the weights have changed."""
+    lines = [
+        f"# {settings['model']} on {settings['data']}",
+        "",
+        markdown_table(["", "result"], results.items()),
+        "",
+        "![error per epoch](error.png)",
+    ]
+    if settings["model"] != "resnet":
+        lines += ["", "![field evaluations per epoch](nfe.png)"]
+    given = [(f"`{name}`", f"`{value}`") for name, value in settings.items() if value is not None]
+    lines += ["", "## Settings", "", markdown_table(["setting", "value"], given), ""]
+    write_text(run.report_file, "\n".join(lines))
+
+
+def write_evaluation(run: RunDirectory, text: str) -> None:
+    """Put an evaluation at the end of ``report.md``, in the place of an older one."""
+    report = run.report_file
+    old = report.read_text(encoding="utf-8") if report.is_file() else ""
+    kept = old.split(_EVALUATION)[0].rstrip()
+    write_text(report, f"{kept}\n\n{_EVALUATION}\n\n{text.strip()}\n".lstrip())
+
+
+def markdown_table(header: Sequence[str], rows: Any) -> str:
+    """Format rows of text as a table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""The folder of a run: what lies where, and whether it may be used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .config import OdenetConfig
+from .errors import ConfigError
+from .files import write_json
+
+__all__ = ["RunDirectory"]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Paths of a run's files."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The settings."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One row for each epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def report_file(self) -> Path:
+        """The report, in Markdown."""
+        return self.path / "report.md"
+
+    @property
+    def result_file(self) -> Path:
+        """The results, for programs."""
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of `last.ckpt` and `best.ckpt`."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, name: str) -> Path:
+        """Path of the checkpoint called `best` or `last`."""
+        return self.checkpoints / f"{name}.ckpt"
+
+    @staticmethod
+    def settle(config: OdenetConfig) -> OdenetConfig:
+        """Fill in what `config` leaves open: by the old run's settings with ``--resume``.
+
+        Raises:
+            ConfigError: If a setting is wrong, or there is no run to resume.
+        """
+        resolved = config.resolved()
+        if not config.resume:
+            return resolved
+        assert resolved.out is not None
+        return config.over(RunDirectory(resolved.out).read_config()).resolved()
+
+    @staticmethod
+    def prepare(config: OdenetConfig) -> RunDirectory:
+        """Make the folder of a new run, or take up that of an old one with ``--resume``.
+
+        Raises:
+            ConfigError: If the folder is in use, is no run, or holds a run of other settings.
+        """
+        assert config.out is not None
+        run = RunDirectory(config.out)
+        if config.resume:
+            differing = config.differences(run.read_config())
+            if differing:
+                listed = "; ".join(
+                    f"{name}: {was!r} in the run, {now!r} now"
+                    for name, (now, was) in differing.items()
+                )
+                raise ConfigError(
+                    f"{run.path} holds a run of other settings ({listed}); resume it with its own, "
+                    "or start a new run with another --out"
+                )
+            return run
+        if run.path.exists() and not run.path.is_dir():
+            raise ConfigError(f"{run.path} is a file; give --out a folder")
+        if run.config_file.exists():
+            raise ConfigError(
+                f"{run.path} holds a run already; continue it with --resume, or start a new one "
+                "with another --out"
+            )
+        if run.path.exists() and any(run.path.iterdir()):
+            raise ConfigError(
+                f"{run.path} is not empty, and is no run; give --out a new or an empty folder"
+            )
+        write_json(run.config_file, config.to_dict())
+        return run
+
+    def read_config(self) -> OdenetConfig:
+        """Read the settings of the run.
+
+        Raises:
+            ConfigError: If there is no run here, or its settings cannot be read.
+        """
+        try:
+            values: Any = json.loads(self.config_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ConfigError(
+                f"{self.path} holds no run (there is no config.json in it); give the folder that "
+                "`isocline train` wrote"
+            ) from error
+        except ValueError as error:
+            raise ConfigError(f"{self.config_file} is damaged ({error})") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{self.config_file} is damaged (no settings in it)")
+        return OdenetConfig.from_dict(values)
