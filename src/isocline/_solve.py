@@ -15,7 +15,7 @@ from .adjoints.base import Trajectory
 from .controllers.base import Controller
 from .controllers.norms import make_norm
 from .errors import InputTypeError
-from .integrate import DenseOutput, Outcome, integrate
+from .integrate import DenseOutput, integrate, stand_still
 from .problem import Autocast, PackedField, Plan, Problem, SaveAt, TimeTensors, autocast_off
 from .progress import progress_bar
 from .solution import ERRORS, Solution, Statistics, Status
@@ -121,9 +121,9 @@ def _run(problem: Problem, plan: Plan, adjoint: Adjoint, throw: bool) -> Solutio
     """Integrate, with the adjoint where a gradient can be asked for; unpack; judge the status."""
     stats, began = Statistics(), perf_counter()
     packed = problem.field
-    if not torch.is_grad_enabled():
-        plan = _reducing(plan, packed.packing)
-        outcome = integrate(replace(problem, times=None), plan)
+    if problem.t0 == problem.t1 or not torch.is_grad_enabled():
+        go = stand_still if problem.t0 == problem.t1 else integrate
+        outcome = go(problem, _reducing(plan, packed.packing))
         rows = torch.cat(outcome.rows) if outcome.rows else None
         found = Trajectory(outcome, rows, tuple(outcome.pieces))
     else:

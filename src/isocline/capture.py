@@ -30,6 +30,9 @@ from .problem import PackedField
 
 __all__ = ["Captured", "capture"]
 
+_WORTH_A_LOOK = (Tensor, nn.Module, types.FunctionType, functools.partial, dict, list, tuple)
+"""Kinds of globals that source 1 looks into."""
+
 _DEPTH = 6
 """How far into containers, closures and attributes source 1 looks."""
 
@@ -118,7 +121,7 @@ def _watch_graph(
     with torch.enable_grad():
         leaf = y.detach().clone().requires_grad_()
         # Nodes are numbered as they are made: whatever the evaluation makes comes after this.
-        mark: int = leaf.view(-1).grad_fn._sequence_nr()  # type: ignore[union-attr, attr-defined]
+        mark: int = leaf.view(-1).grad_fn._sequence_nr()  # type: ignore[union-attr]
         value = field(t, leaf)
     borders: list[tuple[Node, int]] = []
     seen: set[Node] = set()
@@ -136,7 +139,7 @@ def _watch_graph(
         for parent, number in node.next_functions:
             if parent is None:
                 continue
-            made_before = parent._sequence_nr() < mark  # type: ignore[attr-defined]
+            made_before = parent._sequence_nr() < mark
             if (parent, number) in found.edges or made_before:
                 borders.append((parent, number))
             else:
@@ -209,12 +212,10 @@ def _parts(thing: Any) -> Iterable[Any]:
     parts = list(getattr(thing, "__dict__", {}).values())
     for cls in type(thing).__mro__:
         slots = getattr(cls, "__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if hasattr(thing, name):
-                parts.append(getattr(thing, name))
-    call = getattr(type(thing), "__call__", None)
-    if isinstance(call, types.FunctionType) and not isinstance(thing, nn.Module):
-        parts.append(call)
+        names = (slots,) if isinstance(slots, str) else slots
+        parts += [getattr(thing, name) for name in names if hasattr(thing, name)]
+    if callable(thing) and not isinstance(thing, nn.Module):
+        parts.append(type(thing).__call__)
     return parts
 
 
@@ -229,9 +230,7 @@ def _function_parts(function: types.FunctionType) -> list[Any]:
     for code in _codes(function.__code__):
         for name in code.co_names:
             value = function.__globals__.get(name)
-            if isinstance(value, (Tensor, nn.Module, types.FunctionType, functools.partial)):
-                parts.append(value)
-            elif isinstance(value, (dict, list, tuple)) and name != "__builtins__":
+            if isinstance(value, _WORTH_A_LOOK) and name != "__builtins__":
                 parts.append(value)
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:

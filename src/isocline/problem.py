@@ -138,7 +138,8 @@ class TimeTensors(NamedTuple):
 
     The loop runs on floats. Where a time requires grad, the step that starts at t0, the step
     that ends at t1 and the outputs at ts are given these 0-d (for `ts`: 1-d) float64 tensors
-    instead, which live on the host like all times. Steps between are constants of the discrete solve: its interior grid does not move.
+    instead, which live on the host like all times. The grid between is a constant of the discrete
+    solve: it does not move with its ends.
     """
 
     t0: Tensor

@@ -1,5 +1,7 @@
-"""Checks of what the user hands to `solve`: each failure names the argument, what was given, what
-is expected."""
+"""Checks of what the user hands to `solve`.
+
+Each failure names the argument, what was given, and what is expected.
+"""
 
 from __future__ import annotations
 

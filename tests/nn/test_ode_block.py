@@ -34,7 +34,7 @@ def test_value_and_gradient_of_exponential_decay() -> None:
 
 
 def test_counts_evaluations_forward_and_backward() -> None:
-    block = ODEBlock(MLPField(2, 8))
+    block = ODEBlock(MLPField(2, 8), adjoint=ic.Checkpointed(slots=1))
     assert (block.nfe, block.nfe_forward, block.nfe_backward, block.stats) == (0, 0, 0, None)
     y = block(torch.randn(4, 2))
     assert block.nfe_forward > 0

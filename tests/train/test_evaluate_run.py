@@ -18,23 +18,23 @@ QUICK = {"repeats": 1, "samples": 64, "batch_size": 32}
 
 def test_evaluation_writes_figure_table_and_report(run_copy: Path) -> None:
     seen: list[EvaluationPoint] = []
-    options = EvaluateConfig(tolerances="1e-1..1e-4", **QUICK)
+    options = EvaluateConfig(tolerances="1e-1..1e-3", **QUICK)
     points = evaluate_run(run_copy, options, seen.append)
     assert seen == points
-    assert [point.tolerance for point in points] == [1e-1, 1e-2, 1e-3, 1e-4]
+    assert [point.tolerance for point in points] == [1e-1, 1e-2, 1e-3]
     evaluations = [point.nfe_forward for point in points]
     assert evaluations == sorted(evaluations)
     assert evaluations[-1] > evaluations[0]
-    assert points[-1].numerical_error < 1e-3
+    assert points[-1].numerical_error < 1e-2
     assert points[-1].numerical_error < points[0].numerical_error
-    assert all(point.nfe_backward > 0 and point.seconds_training > 0 for point in points)
+    assert all(point.nfe_backsolve > 0 and point.seconds_training > 0 for point in points)
     with Image.open(run_copy / "figure3.png") as figure:
         assert min(figure.size) > 600
     with (run_copy / "evaluation.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["tolerance"]) for row in rows] == [1e-1, 1e-2, 1e-3, 1e-4]
+    assert [float(row["tolerance"]) for row in rows] == [1e-1, 1e-2, 1e-3]
     report = (run_copy / "report.md").read_text()
-    assert "| 1e-04 |" in report
+    assert "| 1e-03 |" in report
     assert report.index("## Settings") < report.index("## Evaluation")
 
 

@@ -44,7 +44,7 @@ def test_a_run_leaves_its_files(trained: Path) -> None:
     rows = read_metrics(trained / "metrics.csv")
     assert [row["epoch"] for row in rows] == [1, 2]
     assert all(set(row) == set(COLUMNS) for row in rows)
-    assert all(row["nfe_forward"] > 0 and row["nfe_backward"] > 0 for row in rows)
+    assert all(row["nfe_forward"] > 0 for row in rows)
     report = (trained / "report.md").read_text()
     assert f"| parameters | {result['parameters']:,} |" in report
     assert not [path for path in trained.rglob("*") if path.name.startswith(".")]

@@ -2,7 +2,8 @@
 
 Chen, Rubanova, Bettencourt and Duvenaud (2018), algorithms 1 and 2. With a = dL/dy,
 
-    da/dt = -a^T df/dy,   dL/dtheta = -int_{t1}^{t0} a^T df/dtheta dt,   dL/dt_i = a(t_i)^T f(t_i, y_i),
+    da/dt = -a^T df/dy,   dL/dtheta = -int_{t1}^{t0} a^T df/dtheta dt,
+    dL/dt_i = a(t_i)^T f(t_i, y_i),
 
 solved backward together with y itself, which is restarted from the saved value wherever one was
 saved. Nothing else of the forward pass is remembered, so any black-box solver can be
@@ -68,9 +69,11 @@ class Backsolve:
             rtol=plan.rtol if self.rtol is None else self.rtol,
             atol=plan.atol if self.atol is None else self.atol,
         )
-        solves = _Solves(replace(problem, f0=captured.value), plan, reverse_plan, self.seminorm, stats)
+        solves = _Solves(
+            replace(problem, f0=captured.value), plan, reverse_plan, self.seminorm, stats
+        )
         times = tensors_of_times(problem.times)
-        rows = _Backsolved.apply(solves, problem.y0, *times, *captured.tensors)
+        rows = _Backsolved.apply(solves, problem.y0, *times, *captured.tensors)  # type: ignore[no-untyped-call]
         return Trajectory(solves.outcome, rows)
 
 
@@ -119,7 +122,8 @@ class _Solves:
         before = self.problem.field.evaluations
         slope = self.problem.field(y.real.new_tensor(t), y)
         self.stats.nfe_backward += self.problem.field.evaluations - before
-        return torch.linalg.vecdot(slope, cotangent).real.to("cpu", torch.float64)
+        rate: Tensor = torch.linalg.vecdot(slope, cotangent)
+        return rate.real.to("cpu", torch.float64)
 
     def _distribute(self, g_t0: Tensor, g_rows: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Hand the rows' time gradients to t0, t1 and ts, whose rows they are."""
@@ -215,7 +219,8 @@ class _AdjointField:
         with torch.enable_grad():
             leaf = y.detach().requires_grad_()
             slope = self.field(t, leaf)
-        if not slope.requires_grad:  # a field that depends on nothing but t
+        constant = slope.grad_fn is None  # depends on nothing but t
+        if constant:
             return torch.cat([slope, torch.zeros_like(state[self._size :])])
         found = torch.autograd.grad(slope, [leaf, *self.captured], -adjoint, allow_unused=True)
         parts = [
@@ -260,7 +265,7 @@ class _Backsolved(torch.autograd.Function):
         return rows
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g_rows: Tensor) -> tuple[Tensor | None, ...]:
         solves: _Solves = ctx.solves
         rows, end, *captured = ctx.saved_tensors

@@ -57,7 +57,7 @@ class Checkpointed:
         wanted = any(tensor is not None and tensor.requires_grad for tensor in inputs)
         keep = self._graphs_to_keep(captured, plan) if wanted else 0
         replay = Replay(problem, plan, self.slots, keep, stats)
-        rows, starts, slopes = _Replayed.apply(replay, *inputs)
+        rows, starts, slopes = _Replayed.apply(replay, *inputs)  # type: ignore[no-untyped-call]
         clock = Clock(problem, plan.ts, problem.times)
         pieces = tuple(
             DensePiece(clock.time(taken.t), clock.time(taken.t_next), y, k, replay.weights)
@@ -89,7 +89,7 @@ class _Replayed(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         replay: Replay = ctx.replay
         saved, split = ctx.saved_tensors, ctx.split

@@ -1,4 +1,4 @@
-"""One solve's memory between its forward and its backward pass, and the walk back over its steps."""
+"""One solve's memory between forward and backward pass, and the walk back over its steps."""
 
 from __future__ import annotations
 

@@ -75,6 +75,7 @@ def evaluation_table(points: Sequence[EvaluationPoint]) -> Table:
         "numerical error",
         "NFE forward",
         "NFE backward",
+        "NFE backsolve",
         "forward",
         "training",
     ):
@@ -86,6 +87,7 @@ def evaluation_table(points: Sequence[EvaluationPoint]) -> Table:
             f"{point.numerical_error:.1e}",
             f"{point.nfe_forward:g}",
             f"{point.nfe_backward:g}",
+            f"{point.nfe_backsolve:g}",
             f"{1e3 * point.seconds_forward:.1f} ms",
             f"{1e3 * point.seconds_training:.1f} ms",
         )

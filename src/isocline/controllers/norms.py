@@ -35,11 +35,11 @@ def sample_rms(vector: Tensor, packing: Packing) -> Tensor:
     leaves = packing.per_sample(vector)
     if len(leaves) == 1:
         leaf = leaves[0]
-        norm = torch.linalg.vector_norm(leaf, dim=1)
-        return norm * (1.0 / math.sqrt(leaf.shape[1]))
-    total = sum(torch.linalg.vector_norm(leaf, dim=1).square() for leaf in leaves)
+        lengths: Tensor = torch.linalg.vector_norm(leaf, dim=1)
+        return lengths * (1.0 / math.sqrt(leaf.shape[1]))
+    norms = torch.stack([torch.linalg.vector_norm(leaf, dim=1) for leaf in leaves])
     count = sum(leaf.shape[1] for leaf in leaves)
-    return torch.sqrt(total / count)  # type: ignore[arg-type]
+    return norms.square().sum(0).div(count).sqrt()
 
 
 def max_rms(packing: Packing) -> Norm:

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from ..errors import InputError
 from .base import Decision, StepBounds
 
-__all__ = ["I", "PI", "PID"]
+__all__ = ["PI", "PID", "I"]
 
 
 class _History(NamedTuple):

@@ -40,5 +40,10 @@ def load_digits(seed: int = 0) -> ImageSplits:
     )
     mean, std = images[train].mean(), images[train].std()
     whole = ImageSet((images - mean) / std, labels)
-    parts = (whole.take(torch.tensor(index)) for index in (train, validation, test))
-    return ImageSplits(*parts, classes=10, padding=1)
+    return ImageSplits(
+        train=whole.take(torch.tensor(train)),
+        validation=whole.take(torch.tensor(validation)),
+        test=whole.take(torch.tensor(test)),
+        classes=10,
+        padding=1,
+    )

@@ -6,3 +6,4 @@ from .loop import Outcome as Outcome
 from .loop import Recorder as Recorder
 from .loop import integrate as integrate
 from .saving import Saver as Saver
+from .still import stand_still as stand_still

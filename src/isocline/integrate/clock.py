@@ -1,4 +1,4 @@
-"""Times as the loop has them (floats) and as a step is given them (tensors where they need grad)."""
+"""Times as the loop has them, floats, and as steps are given them: tensors if they need grad."""
 
 from __future__ import annotations
 

@@ -243,7 +243,10 @@ class _Tolerance:
 
     def __init__(self, plan: Plan, y0: Tensor) -> None:
         real = y0.detach().real
-        self.atol = torch.as_tensor(plan.atol, dtype=real.dtype, device=real.device)
+        # A floor keeps 0 / 0 out of the error ratio where atol and the state are both zero.
+        floor = torch.finfo(real.dtype).tiny ** 0.5
+        atol = torch.as_tensor(plan.atol, dtype=real.dtype, device=real.device)
+        self.atol = atol.clamp(min=floor)
         self.rtol = plan.rtol
         self.size = y0.detach().abs()
         self._next = self.size

@@ -28,7 +28,7 @@ def plot_figure3(points: Rows, history: Rows, title: str = "") -> Figure:
 
     Args:
         points: One mapping for each tolerance: ``tolerance``, ``nfe_forward``, ``nfe_backward``,
-            ``numerical_error`` (relative), ``test_error`` (per cent), ``seconds_forward``.
+            ``nfe_backsolve``, ``numerical_error`` (relative), ``test_error`` (per cent), ``seconds_forward``.
         history: One mapping for each epoch, as in `plot_nfe`.
         title: Title of the figure.
     """
@@ -48,7 +48,8 @@ def plot_figure3(points: Rows, history: Rows, title: str = "") -> Figure:
         time.set_ylim(bottom=0)
         time.set(xlabel="forward evaluations", ylabel="time per batch (ms)", title="(b) time")
 
-        _scatter(backward, points, "nfe_backward", norm)
+        _scatter(backward, points, "nfe_backsolve", norm, label="backsolve")
+        _scatter(backward, points, "nfe_backward", norm, marker="x", label="adjoint in use")
         largest = max(point["nfe_forward"] for point in points)
         backward.plot([0, largest], [0, largest], color="0.6", linewidth=1, label="as many")
         backward.plot([0, largest], [0, largest / 2], ":", color="0.6", label="half as many")
@@ -71,14 +72,20 @@ def plot_figure3(points: Rows, history: Rows, title: str = "") -> Figure:
 
 
 def _scatter(
-    axes: Axes, points: Rows, name: str, norm: LogNorm, scale: float = 1.0
+    axes: Axes, points: Rows, name: str, norm: LogNorm, scale: float = 1.0, **look: str
 ) -> PathCollection:
     x = [point["nfe_forward"] for point in points]
     y = [scale * point[name] for point in points]
     axes.plot(x, y, color="0.7", linewidth=1, zorder=1)
     axes.set_xlim(0, 1.08 * max(x))
     return axes.scatter(
-        x, y, c=[point["tolerance"] for point in points], norm=norm, cmap="viridis", zorder=2
+        x,
+        y,
+        c=[point["tolerance"] for point in points],
+        norm=norm,
+        cmap="viridis",
+        zorder=2,
+        **look,
     )
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cycler import cycler
 from matplotlib import rc_context
@@ -18,7 +19,7 @@ __all__ = ["COLORS", "new_figure", "save_figure", "style"]
 # Okabe and Ito's palette: told apart by colour-blind readers too. Black and yellow are left out.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.prop_cycle": cycler(color=COLORS),
     "axes.spines.right": False,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -100,7 +100,9 @@ class Stepper(Protocol):
 class Solver(Protocol):
     """A method as the user chooses it."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
 
     @property
     def order(self) -> int:

@@ -8,7 +8,6 @@ the same bits, so a replayed step lands where the first one did.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -27,7 +26,11 @@ class ExplicitRungeKutta:
     """An explicit Runge-Kutta method. The subclass made from each table names it."""
 
     tableau: ClassVar[Tableau]
-    name: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """Name of the table."""
+        return self.tableau.name
 
     @property
     def order(self) -> int:
@@ -52,7 +55,7 @@ class ExplicitRungeKutta:
 
     def bind(self, field: Field, like: Tensor, time_dtype: torch.dtype) -> ExplicitStepper:
         """The method bound to `field`, for packed states like `like`, shape (N,)."""
-        return ExplicitStepper(type(self), field, like, time_dtype)
+        return ExplicitStepper(self.tableau, field, like, time_dtype)
 
 
 def explicit(tableau: Tableau) -> type[ExplicitRungeKutta]:
@@ -60,7 +63,6 @@ def explicit(tableau: Tableau) -> type[ExplicitRungeKutta]:
     doc = f"{tableau.name}, order {tableau.order}, {tableau.stages} stages. {tableau.reference}"
     body = {
         "tableau": tableau,
-        "name": tableau.name,
         "__doc__": doc,
         "__slots__": (),
         "__module__": "isocline.solvers",
@@ -105,12 +107,16 @@ class _Coefficients:
         )
 
 
-@functools.cache
-def _coefficients(
-    method: type[ExplicitRungeKutta], dtype: torch.dtype, device: torch.device
-) -> _Coefficients:
-    with torch.inference_mode(False):  # what is kept must serve solves outside of it too
-        return _Coefficients(method.tableau, dtype, device)
+_KNOWN: dict[tuple[int, torch.dtype, torch.device], tuple[Tableau, _Coefficients]] = {}
+"""Coefficients by table, dtype and device. A table is kept with them, so its id stays its own."""
+
+
+def _coefficients(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> _Coefficients:
+    key = (id(tableau), dtype, device)
+    if key not in _KNOWN:
+        with torch.inference_mode(False):  # what is kept must serve solves outside of it too
+            _KNOWN[key] = (tableau, _Coefficients(tableau, dtype, device))
+    return _KNOWN[key][1]
 
 
 class ExplicitStepper:
@@ -118,14 +124,14 @@ class ExplicitStepper:
 
     def __init__(
         self,
-        method: type[ExplicitRungeKutta],
+        tableau: Tableau,
         field: Field,
         like: Tensor,
         time_dtype: torch.dtype,
     ) -> None:
         self.field = field
-        self.tableau = method.tableau
-        self.table = _coefficients(method, like.dtype, like.device)
+        self.tableau = tableau
+        self.table = _coefficients(tableau, like.dtype, like.device)
         self.time_dtype = time_dtype
         self.device = like.device
         self._scratch: _Scratch | None = None
@@ -143,7 +149,7 @@ class ExplicitStepper:
         return self._step(t, t_next, y, None, estimate=False)
 
     def combine_errors(self, *norms: Tensor) -> Tensor:
-        """One number from DOP853's two estimates, as Hairer does: e5^2 / sqrt(e5^2 + e3^2 / 100)."""
+        """One number from DOP853's two estimates: Hairer's e5^2 / sqrt(e5^2 + e3^2 / 100)."""
         fifth, third = norms
         square = fifth.square()
         bottom = (square + 0.01 * third.square()).sqrt()
@@ -189,9 +195,8 @@ class ExplicitStepper:
         """Room for the stages, and every row of coefficients times the step."""
         if torch.is_grad_enabled():
             h, flat = t_next - t, self.table.flat
-            if isinstance(h, Tensor):
-                h = h.to(flat)
-            return _Stacked(), (flat * h).split(self.table.lengths)
+            scaled = flat * (h.to(flat) if isinstance(h, Tensor) else h)
+            return _Stacked(), torch.split(scaled, self.table.lengths)
         if self._scratch is None:
             self._scratch = _Scratch(self.table, y)
         return self._scratch.begin(float(t_next - t))
@@ -213,7 +218,9 @@ class ExplicitStepper:
 class _Slopes(Protocol):
     """The stages of one step, as they come."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """How many stages there are."""
 
     def push(self, slope: Tensor) -> None:
         """Add a stage, shape (N,)."""

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from .errors import ConfigError
 from .files import atomic_path
 
-__all__ = ["AtomicCheckpointIO", "read_checkpoint"]
+__all__ = ["AtomicCheckpointIO", "MovableCheckpoint", "read_checkpoint"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -38,6 +39,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Load plain data; a checkpoint that holds code is refused."""
         del map_location, weights_only
         return read_checkpoint(Path(path))
+
+
+class MovableCheckpoint(ModelCheckpoint):
+    """Remembers the best score in a folder that has been moved since, too.
+
+    Lightning's own forgets it there, and then takes the next weights for the best, however bad.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state, with the paths that hold now."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        state = {**state_dict, "dirpath": self.dirpath}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = here(state[name])
+        state["best_k_models"] = {here(path): v for path, v in state["best_k_models"].items()}
+        super().load_state_dict(state)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from ..nn import ImageClassifier
 from ..plots import plot_error, plot_nfe, save_figure
-from .checkpoint import AtomicCheckpointIO, read_checkpoint
+from .checkpoint import AtomicCheckpointIO, MovableCheckpoint, read_checkpoint
 from .config import OdenetConfig
 from .datamodule import VALIDATION_BATCH, OdenetData, load_splits
 from .errors import ConfigError
@@ -76,7 +75,7 @@ def train_odenet(config: OdenetConfig, *callbacks: L.Callback) -> TrainResult | 
     splits = load_splits(config)
     assert config.out is not None
     # One process makes the folder; the others of a distributed run start at the same moment.
-    first = rank_zero_only.rank == 0
+    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
     run = RunDirectory.prepare(config) if first else RunDirectory(config.out)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -137,7 +136,7 @@ def _check_hardware(config: OdenetConfig) -> None:
 
 
 def _callbacks(config: OdenetConfig, run: RunDirectory) -> list[L.Callback]:
-    best = ModelCheckpoint(
+    best = MovableCheckpoint(
         run.checkpoints,
         filename="best",
         monitor="validation_error",
@@ -146,13 +145,13 @@ def _callbacks(config: OdenetConfig, run: RunDirectory) -> list[L.Callback]:
         enable_version_counter=False,
     )
     # The last state, after each epoch and every so many iterations within one.
-    epoch = ModelCheckpoint(
+    epoch = MovableCheckpoint(
         run.checkpoints,
         filename="last",
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    step = ModelCheckpoint(
+    step = MovableCheckpoint(
         run.checkpoints,
         filename="last",
         every_n_train_steps=config.checkpoint_every,
