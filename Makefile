@@ -18,6 +18,8 @@ SAY := @printf '==> %s\n'
 # Two test processes with one thread each: more threads than cores make every one of them slower.
 WORKERS ?= 2
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Threads that wait by spinning come almost to a stop where another program holds one of the cores.
+NO_SPIN := OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: help
 help:  ## list the targets
@@ -65,7 +67,7 @@ dev: $(VENV)/.stamp-dev $(VENV)/.stamp-docs  ## make the environment to develop 
 .PHONY: demo
 demo: $(VENV)/.stamp-train  ## train an ODE-Net on the 8x8 digits; prints test error, parameters, NFE, plots
 	$(SAY) "training an ODE-Net on the handwritten digits of scikit-learn"
-	@$(BIN)/isocline train odenet --data digits --out $(RUN)
+	@$(NO_SPIN) $(BIN)/isocline train odenet --data digits --out $(RUN)
 
 .PHONY: bench
 bench: $(VENV)/.stamp-bench  ## time isocline and its peers side by side

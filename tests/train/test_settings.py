@@ -18,6 +18,8 @@ def test_defaults_depend_on_data_and_model() -> None:
     mnist = OdenetConfig(data="mnist", model="rknet", lr=0.3).resolved()
     assert (mnist.solver, mnist.adjoint, mnist.schedule) == ("rk4", "direct", "steps")
     assert (mnist.batch_size, mnist.epochs, mnist.lr) == (128, 160, 0.3)
+    assert (mnist.optimizer, digits.optimizer) == ("sgd", "adam")
+    assert OdenetConfig(optimizer="sgd").resolved().lr == 0.1
     assert OdenetConfig(model="resnet").resolved().solver is None
     assert digits.resolved() == digits
 

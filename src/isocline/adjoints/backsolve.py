@@ -219,10 +219,11 @@ class _AdjointField:
         with torch.enable_grad():
             leaf = y.detach().requires_grad_()
             slope = self.field(t, leaf)
-        constant = slope.grad_fn is None  # depends on nothing but t
-        if constant:
+        if slope.grad_fn is None:  # a field that depends on nothing but t
             return torch.cat([slope, torch.zeros_like(state[self._size :])])
-        found = torch.autograd.grad(slope, [leaf, *self.captured], -adjoint, allow_unused=True)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            slope, [leaf, *self.captured], -adjoint, allow_unused=True
+        )
         parts = [
             (torch.zeros_like(tensor) if gradient is None else gradient).reshape(-1).to(state.dtype)
             for gradient, tensor in zip(found, [leaf, *self.captured], strict=True)

@@ -111,12 +111,10 @@ class ODEBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Solve from ``y(t0) = x`` and return ``y(t1)``."""
         y0 = x if self.augment is None else self.augment(x)
-        field = self.field
         if torch.is_autocast_enabled(x.device.type):
             y0 = y0.float()
-            field = _autocast(field, x.device.type)
         solution = solve(
-            field,
+            self.field,
             y0,
             self.t0,
             self.t1,
@@ -163,19 +161,3 @@ class ODEBlock(nn.Module):
             f"t0={self.t0}, t1={self.t1}, solver={self.solver!r}, "
             f"rtol={self.rtol:g}, atol={self.atol:g}"
         )
-
-
-def _autocast(field: nn.Module | Field, device_type: str) -> Field:
-    """Bind the present autocast state to `field`, whose answer gets the state's dtype.
-
-    The backward pass evaluates the field again after the caller's ``autocast`` has ended, so the
-    field has to bring its own. The cache of cast weights is off: one filled during the forward
-    pass, which runs without a graph, would cut the weights off from their gradient.
-    """
-    dtype = torch.get_autocast_dtype(device_type)
-
-    def evaluate(t: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast(device_type, dtype=dtype, cache_enabled=False):
-            return field(t, y).to(y.dtype)
-
-    return evaluate

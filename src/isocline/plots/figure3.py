@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -28,7 +29,8 @@ def plot_figure3(points: Rows, history: Rows, title: str = "") -> Figure:
 
     Args:
         points: One mapping for each tolerance: ``tolerance``, ``nfe_forward``, ``nfe_backward``,
-            ``nfe_backsolve``, ``numerical_error`` (relative), ``test_error`` (per cent), ``seconds_forward``.
+            ``nfe_backsolve``, ``numerical_error`` (relative), ``test_error`` (per cent),
+            ``seconds_forward``.
         history: One mapping for each epoch, as in `plot_nfe`.
         title: Title of the figure.
     """
@@ -72,7 +74,7 @@ def plot_figure3(points: Rows, history: Rows, title: str = "") -> Figure:
 
 
 def _scatter(
-    axes: Axes, points: Rows, name: str, norm: LogNorm, scale: float = 1.0, **look: str
+    axes: Axes, points: Rows, name: str, norm: LogNorm, scale: float = 1.0, **look: Any
 ) -> PathCollection:
     x = [point["nfe_forward"] for point in points]
     y = [scale * point[name] for point in points]

@@ -201,18 +201,40 @@ class ExplicitStepper:
             self._scratch = _Scratch(self.table, y)
         return self._scratch.begin(float(t_next - t))
 
-    def _times(self, t: Time, t_next: Time) -> tuple[Tensor, ...]:
-        """The stages' times as 0-d tensors; a node of 1 is `t_next` itself, not t + h."""
-        h = t_next - t
-        values = [t_next if c == 1.0 else t + c * h if c else t for c in self.table.nodes]
-        if isinstance(h, Tensor):
-            return tuple(
-                torch.as_tensor(value, dtype=torch.float64).to(self.device, self.time_dtype)
-                for value in values
-            )
-        # From pageable memory, so that the copy to a device does not wait for it.
-        host = torch.tensor(values, dtype=self.time_dtype)
-        return host.to(self.device, non_blocking=True).unbind()
+    def _times(self, t: Time, t_next: Time) -> _StageTimes:
+        return _StageTimes(self.table.nodes, t, t_next, self.device, self.time_dtype)
+
+
+class _StageTimes:
+    """The stages' times as 0-d tensors, made when asked for; equal nodes share one."""
+
+    __slots__ = ("_device", "_dtype", "_known", "_nodes", "_t", "_t_next")
+
+    def __init__(
+        self,
+        nodes: Sequence[float],
+        t: Time,
+        t_next: Time,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self._nodes, self._t, self._t_next = nodes, t, t_next
+        self._device, self._dtype = device, dtype
+        self._known: dict[float, Tensor] = {}
+
+    def __getitem__(self, stage: int) -> Tensor:
+        node = self._nodes[stage]
+        known = self._known.get(node)
+        if known is None:
+            # The last stage is at t_next itself: t + h may differ from it in the last place.
+            inside = self._t + node * (self._t_next - self._t) if node else self._t
+            time = self._t_next if node == 1.0 else inside
+            if isinstance(time, Tensor):
+                known = time.to(self._device, self._dtype)
+            else:
+                known = torch.scalar_tensor(time, dtype=self._dtype, device=self._device)
+            self._known[node] = known
+        return known
 
 
 class _Slopes(Protocol):

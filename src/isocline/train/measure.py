@@ -25,8 +25,8 @@ __all__ = [
     "score",
 ]
 
-# A field with ReLUs is not smooth: a method of order 5 reaches a tight tolerance in fewer evaluations
-# than one of order 8 (on a trained network, 272 at 1e-7, where DOP853 takes 869).
+# A field with ReLUs is not smooth: a method of order 5 reaches a tight tolerance in fewer
+# evaluations than one of order 8 (on a trained network, 272 at 1e-7, where DOP853 takes 869).
 REFERENCE_SOLVER = "tsit5"
 
 

@@ -45,12 +45,11 @@ def build_model(config: OdenetConfig) -> ImageClassifier:
         }
         if config.model == "rknet":
             block["dt0"] = 1.0 / config.rk_steps
-    assert config.channels is not None
     return ImageClassifier(config.model, config.data, channels=config.channels, **block)
 
 
 class OdenetModule(L.LightningModule):
-    """Cross entropy, SGD with momentum, and counts of evaluations.
+    """Cross entropy, optimiser with schedule, and counts of evaluations.
 
     Args:
         settings: `OdenetConfig.to_dict` of resolved settings; saved in each checkpoint.
@@ -97,18 +96,10 @@ class OdenetModule(L.LightningModule):
         self._measure(batch, "validation")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """SGD; the learning rate grows with the global batch (Goyal et al. 2017)."""
+        """Optimiser, and its learning rate over the run."""
         config = self.config
-        assert config.lr is not None
-        assert config.batch_size is not None
         assert config.schedule is not None
-        batch = config.batch_size * self.trainer.world_size
-        optimizer = torch.optim.SGD(
-            self.parameters(),
-            lr=config.lr * batch / REFERENCE_BATCH,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        optimizer = self._make_optimizer()
         total, schedule = self.total_steps, config.schedule
 
         def factor(step: int) -> float:
@@ -119,6 +110,26 @@ class OdenetModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config
+        assert config.lr is not None
+        assert config.batch_size is not None
+        if config.optimizer == "adam":
+            return torch.optim.AdamW(
+                self.parameters(),
+                lr=config.lr,
+                betas=(config.momentum, 0.999),
+                weight_decay=config.weight_decay,
+            )
+        # The rate of SGD grows with the global batch (Goyal et al. 2017).
+        batch = config.batch_size * self.trainer.world_size
+        return torch.optim.SGD(
+            self.parameters(),
+            lr=config.lr * batch / REFERENCE_BATCH,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
 
     def _measure(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
         images, labels = batch

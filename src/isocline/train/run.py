@@ -75,7 +75,7 @@ def train_odenet(config: OdenetConfig, *callbacks: L.Callback) -> TrainResult | 
     splits = load_splits(config)
     assert config.out is not None
     # One process makes the folder; the others of a distributed run start at the same moment.
-    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
+    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
     run = RunDirectory.prepare(config) if first else RunDirectory(config.out)
     if config.threads is not None:
         torch.set_num_threads(config.threads)

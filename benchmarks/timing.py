@@ -1,0 +1,55 @@
+"""Interleaved timing: every candidate runs once per round, so that drift of the machine hits all."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+__all__ = ["Timing", "interleaved"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one candidate, one entry a round."""
+
+    seconds: list[float]
+
+    @property
+    def median(self) -> float:
+        """Median in milliseconds."""
+        return 1e3 * statistics.median(self.seconds)
+
+    def ratio(self, other: Timing) -> float:
+        """Median over rounds of other's time over this one's: how many times faster this is."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        return statistics.median(theirs / ours for ours, theirs in pairs)
+
+    def spread(self, other: Timing) -> tuple[float, float]:
+        """Lower and upper quartile of the same ratios."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        low, _, high = statistics.quantiles((theirs / ours for ours, theirs in pairs), n=4)
+        return low, high
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 3
+) -> dict[str, Timing]:
+    """Time the candidates in turn, `rounds` times over, after a warm-up that is not counted."""
+    for _ in range(warm_up):
+        for run in candidates.values():
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, run in candidates.items():
+                began = perf_counter()
+                run()
+                seconds[name].append(perf_counter() - began)
+    finally:
+        gc.enable()
+    return {name: Timing(times) for name, times in seconds.items()}

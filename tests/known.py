@@ -1,0 +1,112 @@
+"""Problems whose solution is known in closed form, and fields that watch how they are called."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import isocline as ic
+
+SOLVERS = list(ic.solvers.SOLVERS.values())
+ADAPTIVE = [method for method in SOLVERS if method().adaptive]
+
+
+def swing(t: Tensor, y: Tensor) -> Tensor:
+    """y' = cos(t) (y2, -y1): a rotation by the angle sin t. States of shape (..., 2)."""
+    return torch.cos(t) * torch.stack([y[..., 1], -y[..., 0]], -1)
+
+
+def swung(t: Any, y0: Any = (1.0, 0.0), t0: float = 0.0) -> Tensor:
+    """The exact solution of `swing` through (t0, y0), at time(s) t: shape (*t.shape, 2)."""
+    angle = torch.sin(torch.as_tensor(t, dtype=torch.float64)) - math.sin(t0)
+    start = torch.as_tensor(y0, dtype=torch.float64)
+    c, s = angle.cos(), angle.sin()
+    return torch.stack([c * start[0] + s * start[1], c * start[1] - s * start[0]], -1)
+
+
+def knotted(t: Tensor, y: Tensor) -> Tensor:
+    """Four equations, coupled, nonlinear and non-autonomous, with solution `unknotted`."""
+    y1, y2, y3, y4 = y.unbind(-1)
+    cos = torch.cos(t)
+    return torch.stack(
+        [
+            cos * y1**2 * torch.exp(-y3),
+            -y4 * y2**2,
+            y4 * y2 * (2 + y3),
+            -torch.sin(t) * y1 * torch.exp(-y3),
+        ]
+    )
+
+
+def unknotted(t: Any) -> Tensor:
+    """The exact solution of `knotted`, at time(s) t: shape (*t.shape, 4)."""
+    t = torch.as_tensor(t, dtype=torch.float64)
+    s, c = t.sin(), t.cos()
+    return torch.stack([s.exp(), 1 / (2 + s), s, c], -1)
+
+
+def fixed(method: type, dt0: float, **options: Any) -> dict[str, Any]:
+    """Arguments of `solve` for constant steps."""
+    return {"solver": method(), "controller": ic.Constant(**options), "dt0": dt0}
+
+
+def either(method: type, span: float, **options: Any) -> dict[str, Any]:
+    """Adaptive steps where the method can, else three constant steps and a rest."""
+    if method().adaptive:
+        return {"solver": method(), "controller": ic.PID(**options)}
+    return fixed(method, abs(span) / 3.4, **options)
+
+
+class Watched:
+    """A field that remembers every time it was called with, and how often."""
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        self.func = func
+        self.times: list[Tensor] = []
+        self.values: list[float] = []
+
+    def __call__(self, t: Tensor, y: Any, *args: Any) -> Any:
+        self.times.append(t)
+        self.values.append(t.item())
+        return self.func(t, y, *args)
+
+
+class OneBuffer:
+    """A field that writes all its answers into one tensor, as a C library's wrapper would."""
+
+    def __init__(self, func: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.func = func
+        self.buffer: Tensor | None = None
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        answer = self.func(t, y).detach()
+        if self.buffer is None:
+            self.buffer = torch.empty_like(answer)
+        return self.buffer.copy_(answer)
+
+
+class Logged:
+    """A controller that writes down what another is asked and what it answers."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.log: list[tuple[float, float, bool, float]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def init(self, error_order: int) -> Any:
+        return self.inner.init(error_order)
+
+    def decide(self, h: float, error_ratio: float, state: Any) -> Any:
+        decision = self.inner.decide(h, error_ratio, state)
+        self.log.append((h, error_ratio, decision.accept, decision.h))
+        return decision
+
+
+def slope(lengths: list[float], errors: list[float]) -> float:
+    """Least-squares slope of log error against log length."""
+    return float(np.polyfit(np.log(lengths), np.log(errors), 1)[0])

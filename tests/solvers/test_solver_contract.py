@@ -1,0 +1,320 @@
+"""The contract of a solver, over every method of the registry, by what its table declares."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import isocline as ic
+
+from ..known import SOLVERS, OneBuffer, Watched, either, fixed, knotted, slope, swing, unknotted
+
+EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
+WAYS = pytest.mark.parametrize("way", [1, -1], ids=["forward", "backward"])
+GRAD = pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
+Method = type[ic.solvers.ExplicitRungeKutta]
+
+# Below this, rounding is a part of the error of a double-precision solve.
+CLEAN = 3e-13
+HALVINGS = [round(2 ** (k / 2)) for k in range(2, 17)]
+
+
+def start(t0: float) -> Tensor:
+    return unknotted(t0)
+
+
+def span(way: int) -> tuple[float, float]:
+    return (0.3, 1.8) if way > 0 else (1.8, 0.3)
+
+
+# --- orders ----------------------------------------------------------------------------------
+
+
+def measured(error: Callable[[int], float]) -> tuple[float, list[tuple[int, float]]]:
+    """Slope over the four finest step counts whose error is clear of rounding."""
+    found: list[tuple[int, float]] = []
+    for n in HALVINGS:
+        worst = error(n)
+        if worst < CLEAN:
+            break
+        found.append((n, worst))
+    finest = found[-4:]
+    assert len(finest) == 4, f"too few clean errors to measure an order: {found}"
+    return slope([1 / n for n, _ in finest], [worst for _, worst in finest]), finest
+
+
+@EVERY
+@WAYS
+def test_order_at_the_end_is_the_declared_one(method: Method, way: int) -> None:
+    t0, t1 = span(way)
+
+    def error(n: int) -> float:
+        sol = ic.solve(knotted, start(t0), t0, t1, **fixed(method, abs(t1 - t0) / n))
+        assert sol.stats.steps_accepted == n
+        return (sol.ys[-1] - unknotted(t1)).abs().max().item()
+
+    order, errors = measured(error)
+    assert order == pytest.approx(method.tableau.order, abs=0.2), errors
+
+
+@EVERY
+@WAYS
+def test_order_between_steps_is_what_step_and_interpolant_allow(method: Method, way: int) -> None:
+    """Steps bring errors O(h^p), one interpolant adds O(h^(q + 1)): together h^min(p, q + 1)."""
+    t0, t1 = span(way)
+    grid = torch.linspace(t0, t1, 83, dtype=torch.float64)
+
+    def error(n: int) -> float:
+        arguments = fixed(method, abs(t1 - t0) / n)
+        sol = ic.solve(knotted, start(t0), t0, t1, save=ic.SaveAt(ts=grid), **arguments)
+        return (sol.ys - unknotted(grid)).abs().max().item()
+
+    order, errors = measured(error)
+    tableau = method.tableau
+    assert order == pytest.approx(min(tableau.order, tableau.dense_order + 1), abs=0.25), errors
+
+
+@EVERY
+@WAYS
+@pytest.mark.parametrize("dense", [False, True], ids=["ts", "dense"])
+def test_one_interpolant_is_of_the_declared_order(method: Method, way: int, dense: bool) -> None:
+    """From exact data, the interpolant of one step errs by O(h^(q + 1)) at its worst."""
+    theta = torch.linspace(0, 1, 23, dtype=torch.float64)[1:-1]
+    t0 = 0.9
+
+    def error(n: int) -> float:
+        h = 0.8 * way / n
+        times = t0 + theta * h
+        save = ic.SaveAt(dense=True) if dense else ic.SaveAt(ts=times)
+        sol = ic.solve(knotted, start(t0), t0, t0 + h, save=save, **fixed(method, abs(h)))
+        assert sol.stats.steps_accepted == 1
+        return ((sol(times) if dense else sol.ys) - unknotted(times)).abs().max().item()
+
+    order, errors = measured(error)
+    assert order == pytest.approx(method.tableau.dense_order + 1, abs=0.25), errors
+
+
+# --- exactness -------------------------------------------------------------------------------
+
+
+def rounding(method: Method) -> float:
+    """What rounding of stages of size one leaves in an interpolated state."""
+    return 1e-15 * max(8.0, float(sum(abs(x) for row in method.tableau.interpolant for x in row)))
+
+
+def polynomial(coefficients: list[float], t: Any) -> Any:
+    return sum(c * t**k for k, c in enumerate(coefficients))
+
+
+def antiderivative(coefficients: list[float], t: Any) -> Any:
+    return sum(c * t ** (k + 1) / (k + 1) for k, c in enumerate(coefficients))
+
+
+@EVERY
+@given(data=st.data(), way=st.sampled_from([1, -1]))
+def test_polynomials_of_degree_below_the_order_are_exact(
+    method: Method, data: st.DataObject, way: int
+) -> None:
+    """y' = p(t): at the step's end up to degree order - 1, between up to dense_order - 1."""
+    number = st.floats(-2, 2, allow_subnormal=False)
+    tableau = method.tableau
+    for degree, ends in ((tableau.order, True), (tableau.dense_order, False)):
+        coefficients = data.draw(st.lists(number, min_size=degree, max_size=degree))
+        t0, t1 = (-0.7, 1.1) if way > 0 else (1.1, -0.7)
+        ts = [t1] if ends else torch.linspace(t0, t1, 9, dtype=torch.float64).tolist()
+        sol = ic.solve(
+            lambda t, y, c=coefficients: polynomial(c, t) * torch.ones_like(y),
+            torch.zeros(2, dtype=torch.float64),
+            t0,
+            t1,
+            save=ic.SaveAt(ts=ts),
+            **fixed(method, 0.6),
+        )
+        times = torch.tensor(ts, dtype=torch.float64)
+        exact = antiderivative(coefficients, times) - antiderivative(coefficients, t0)
+        torch.testing.assert_close(sol.ys[:, 0], exact, rtol=0, atol=10 * rounding(method))
+
+
+@EVERY
+@GRAD
+def test_a_constant_field_is_a_straight_line(method: Method, grad: bool) -> None:
+    rate = torch.tensor([1.0, -3.0], dtype=torch.float64)
+    ts = torch.linspace(2, -1, 7, dtype=torch.float64)
+    with torch.set_grad_enabled(grad):
+        sol = ic.solve(
+            lambda t, y: rate, 0 * rate, 2, -1, save=ic.SaveAt(ts=ts), **either(method, 3)
+        )
+    torch.testing.assert_close(sol.ys, (ts - 2)[:, None] * rate, rtol=0, atol=10 * rounding(method))
+
+
+# --- where the field is called ---------------------------------------------------------------
+
+SAVES: dict[str, Callable[[float, float], ic.SaveAt]] = {
+    "end": lambda t0, t1: ic.SaveAt(),
+    "ts": lambda t0, t1: ic.SaveAt(ts=[t0 + (t1 - t0) * part for part in (0.1, 0.2, 0.93)]),
+    "steps": lambda t0, t1: ic.SaveAt(t0=True, steps=True),
+    "dense": lambda t0, t1: ic.SaveAt(dense=True),
+}
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@given(
+    t0=st.one_of(st.just(0.0), st.floats(-1e3, 1e3)),
+    length=st.floats(1e-3, 4.0),
+    way=st.sampled_from([1, -1]),
+    mode=st.sampled_from(sorted(SAVES)),
+    stop=st.none() | st.floats(0.01, 0.99),
+    grad=st.booleans(),
+)
+def test_the_field_is_never_called_outside_the_span(
+    method: Method,
+    dtype: torch.dtype,
+    t0: float,
+    length: float,
+    way: int,
+    mode: str,
+    stop: float | None,
+    grad: bool,
+) -> None:
+    """Times reach the field in the state's precision, so the ends count as rounded to it."""
+    t1 = t0 + way * length
+    field = Watched(lambda t, y: torch.cos(t) * torch.sin(y))
+    stops = () if stop is None else (t0 + stop * (t1 - t0),)
+    y0 = torch.tensor([1.0, -0.3], dtype=dtype)
+    arguments = either(method, t1 - t0, stops=stops)
+    with torch.set_grad_enabled(grad):
+        ic.solve(field, y0, t0, t1, rtol=1e-3, atol=1e-3, save=SAVES[mode](t0, t1), **arguments)
+    low, high = sorted(torch.tensor([t0, t1], dtype=torch.float64).to(dtype).tolist())
+    assert low <= min(field.values)
+    assert max(field.values) <= high
+    assert all(t.dtype == dtype and t.shape == () for t in field.times)
+
+
+@EVERY
+def test_a_stiff_start_does_not_push_the_first_probe_outside(method: Method) -> None:
+    """The probe for the first step is at most the span, however flat the start."""
+    field = Watched(lambda t, y: 1e-9 * y)
+    ic.solve(field, torch.ones(1, dtype=torch.float64), 0.0, 1e-8, **either(method, 1e-8))
+    assert min(field.values) >= 0
+    assert max(field.values) <= 1e-8
+
+
+# --- purity ----------------------------------------------------------------------------------
+
+
+def bound(method: Method, field: Callable[..., Tensor], y: Tensor) -> Any:
+    return method().bind(field, y, torch.float64)
+
+
+def same(one: ic.solvers.Step, other: ic.solvers.Step) -> None:
+    assert torch.equal(one.y1, other.y1)
+    assert all(map(torch.equal, one.errors, other.errors))
+    times = torch.linspace(0.3, 0.5, 5, dtype=torch.float64)
+    assert torch.equal(one.dense().at(times), other.dense().at(times))
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("wrap", "grad"),
+    [(lambda field: field, True), (lambda field: field, False), (OneBuffer, False)],
+    ids=["grad", "no_grad", "one_buffer"],
+)
+def test_a_retried_step_is_a_fresh_step(
+    method: Method, grad: bool, wrap: Callable[..., Any]
+) -> None:
+    y = start(0.3)
+    with torch.set_grad_enabled(grad):
+        stepper = bound(method, wrap(knotted), y)
+        tried = stepper.step(0.3, 0.9, y, stepper.init(0.3, y))
+        retried = stepper.step(0.3, 0.5, y, tried.retry)
+        fresh = bound(method, knotted, y)
+        same(retried, fresh.step(0.3, 0.5, y, fresh.init(0.3, y)))
+
+
+@EVERY
+def test_memory_saves_work_and_changes_nothing(method: Method) -> None:
+    """Memory may be left out, and the step without it, with a graph or as a replay is the same."""
+    y = start(0.3)
+    stepper = bound(method, knotted, y)
+    with torch.no_grad():
+        first = stepper.step(0.2, 0.3, start(0.2), None)
+        memory, middle = first.memory, first.y1
+        with_memory = stepper.step(0.3, 0.5, middle, memory).y1
+        without = stepper.step(0.3, 0.5, middle, None).y1
+        replay = stepper.advance(0.3, 0.5, middle).y1
+    graph = stepper.step(0.3, 0.5, middle.requires_grad_(), None)
+    assert torch.equal(with_memory, without)
+    assert torch.equal(with_memory, replay)
+    assert torch.equal(with_memory, graph.y1)
+    assert graph.y1.requires_grad
+    assert not any(error.requires_grad for error in graph.errors)
+
+
+@EVERY
+@GRAD
+def test_two_runs_give_the_same_bits(method: Method, grad: bool) -> None:
+    def run() -> Tensor:
+        save = ic.SaveAt(ts=[0.4, 0.77, 1.3])
+        sol = ic.solve(knotted, start(0.3), 0.3, 1.3, save=save, **either(method, 1.0))
+        return sol.ys
+
+    with torch.set_grad_enabled(grad):
+        assert torch.equal(run(), run())
+
+
+@EVERY
+@GRAD
+def test_a_field_with_one_output_buffer_gives_the_same_bits(method: Method, grad: bool) -> None:
+    def run(field: Callable[..., Tensor]) -> ic.Solution:
+        save = ic.SaveAt(t0=True, steps=True, dense=True)
+        return ic.solve(field, start(0.3), 0.3, 1.3, save=save, **either(method, 1.0))
+
+    with torch.set_grad_enabled(grad):
+        plain, buffered = run(knotted), run(OneBuffer(knotted))
+        times = torch.linspace(0.3, 1.3, 11, dtype=torch.float64)
+        assert torch.equal(plain.ys, buffered.ys)
+        assert torch.equal(plain(times), buffered(times))
+
+
+@EVERY
+@GRAD
+def test_times_that_a_field_keeps_stay_as_they_were(method: Method, grad: bool) -> None:
+    field = Watched(knotted)
+    with torch.set_grad_enabled(grad):
+        ic.solve(field, start(0.3), 0.3, 1.3, save=ic.SaveAt(dense=True), **either(method, 1.0))
+    assert [t.item() for t in field.times] == field.values
+
+
+# --- statistics ------------------------------------------------------------------------------
+
+
+@EVERY
+@GRAD
+@pytest.mark.parametrize("mode", sorted(SAVES))
+def test_statistics_count_what_happened(method: Method, grad: bool, mode: str) -> None:
+    field = Watched(swing)
+    arguments = either(method, 5.0)
+    arguments.setdefault("dt0", 2.0)  # far too long: some steps are rejected
+    y0 = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    with torch.set_grad_enabled(grad):
+        stats = ic.solve(field, y0, 0, 5, save=SAVES[mode](0, 5), **arguments).stats
+        steps = ic.solve(swing, y0, 0, 5, save=ic.SaveAt(steps=True), **arguments).ts
+    assert stats.nfe_forward == len(field.values)
+    assert stats.nfe == stats.nfe_forward
+    assert stats.nfe_backward == 0
+    assert stats.steps_accepted == len(steps)
+    assert (stats.steps_rejected > 0) == method().adaptive
+    assert stats.wall_time > 0
+
+
+@EVERY
+def test_a_step_costs_the_declared_evaluations(method: Method) -> None:
+    field = Watched(swing)
+    ic.solve(field, torch.eye(2, dtype=torch.float64), 0, 1, **fixed(method, 0.1))
+    first = int(method.tableau.fsal)  # a first stage that later steps inherit
+    assert len(field.values) == 10 * method().evaluations_per_step + first
