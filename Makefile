@@ -70,9 +70,9 @@ demo: $(VENV)/.stamp-train  ## train an ODE-Net on the 8x8 digits; prints test e
 	@$(NO_SPIN) $(BIN)/isocline train odenet --data digits --out $(RUN)
 
 .PHONY: bench
-bench: $(VENV)/.stamp-bench  ## time isocline and its peers side by side
-	$(SAY) "timing isocline and its peers"
-	@$(BIN)/python -m benchmarks
+bench: $(VENV)/.stamp-bench  ## time isocline beside torchdiffeq, in one run
+	$(SAY) "timing isocline and torchdiffeq"
+	@$(BIN)/python benchmarks/eager_speed.py $(ARGS)
 
 # --- checks ----------------------------------------------------------------------------------------
 

@@ -140,8 +140,10 @@ def report(batch: int, rounds: int) -> str:
     lines = [
         f"## Batch {batch}",
         "",
-        f"Forward ({evaluations[ours]} evaluations against {evaluations[theirs]}; largest error "
-        f"{errors[ours]:.1e} against {errors[theirs]:.1e}):",
+        (
+            f"Forward ({evaluations[ours]} evaluations against {evaluations[theirs]}; largest error "
+            f"{errors[ours]:.1e} against {errors[theirs]:.1e}):"
+        ),
         "",
         *table(forwards, theirs, {name: evaluations.get(name, 0) for name in forwards}),
         "",
@@ -151,8 +153,10 @@ def report(batch: int, rounds: int) -> str:
         "",
         *table(backwards, theirs, {name: count(run) for name, run in trainings.items()}),
         "",
-        f"Against `odeint_adjoint` the default is "
-        f"{backwards[ours].ratio(backwards['torchdiffeq odeint_adjoint']):.1f} times faster.",
+        (
+            f"Against `odeint_adjoint` the default is "
+            f"{backwards[ours].ratio(backwards['torchdiffeq odeint_adjoint']):.1f} times faster."
+        ),
         "",
     ]
     return "\n".join(lines)
@@ -186,12 +190,14 @@ def main() -> None:
         [
             "# Eager speed beside torchdiffeq",
             "",
-            f"2-64-64-2 tanh MLP, float32, dopri5, t from 0 to {END:g}, rtol {RTOL:g}, "
-            f"atol {ATOL:g}, the averaged norm on both sides, one thread, "
-            f"{options.rounds} interleaved rounds. isocline {ic.__version__}, torchdiffeq "
-            f"{torchdiffeq.__version__}, torch {torch.__version__}, Python "
-            f"{platform.python_version()}. Made by `make bench`; read the ratios, for absolute "
-            "times vary with the machine.",
+            (
+                f"2-64-64-2 tanh MLP, float32, dopri5, t from 0 to {END:g}, rtol {RTOL:g}, "
+                f"atol {ATOL:g}, the averaged norm on both sides, one thread, "
+                f"{options.rounds} interleaved rounds. isocline {ic.__version__}, torchdiffeq "
+                f"{torchdiffeq.__version__}, torch {torch.__version__}, Python "
+                f"{platform.python_version()}. Made by `make bench`; read the ratios, for absolute "
+                "times vary with the machine."
+            ),
             "",
             *(report(batch, options.rounds) for batch in (1, 128)),
         ]

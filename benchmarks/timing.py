@@ -1,4 +1,4 @@
-"""Interleaved timing: every candidate runs once per round, so that drift of the machine hits all."""
+"""Interleaved timing: every candidate runs once a round, so that the machine's drift hits all."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Pendulum(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight)
+        self.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight)
 
     def forward(self, t: Tensor, y: Tensor, drive: Tensor) -> Tensor:
         force = torch.tanh(self.weight @ y + drive * torch.sin(2.0 * t))
@@ -75,10 +75,12 @@ def fresh_inputs(reverse: bool = False) -> dict[str, Tensor]:
     }
     if reverse:
         values.update(t0=1.4, t1=0.2, ts=[1.1, 0.9, 0.5])
-    return {
+    inputs: dict[str, Tensor] = {
         name: torch.tensor(value, dtype=torch.float64, requires_grad=True)
         for name, value in values.items()
     }
+    inputs["weight"] = nn.Parameter(inputs["weight"].detach())
+    return inputs
 
 
 def weights_like(value: Tensor) -> Tensor:
@@ -124,10 +126,8 @@ OUTPUTS: dict[str, Output] = {
 
 def loss_of(inputs: Mapping[str, Tensor], output: Output, **options: Any) -> Tensor:
     """A scalar of everything that was saved, nonlinear in it."""
-    module = Pendulum(inputs["weight"].detach())
-    del module.weight
-    module.weight = inputs["weight"]  # so that a finite difference may pass a shifted tensor
-    closed = inputs["closed"]
+    weight, closed = inputs["weight"], inputs["closed"]
+    module = Pendulum(weight)
 
     def field(t: Tensor, y: Tensor, drive: Tensor) -> Tensor:
         return module(t, y, drive) + closed * torch.cos(t) * y.flip(0)

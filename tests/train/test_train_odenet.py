@@ -123,7 +123,8 @@ def test_models_adjoints_and_precisions(tmp_path: Path, settings: dict[str, obje
 
 
 def test_learns_something(tmp_path: Path) -> None:
-    result = train_odenet(tiny(tmp_path, channels=16, limit_train=None, epochs=3))
+    settings = {"channels": 16, "limit_train": None, "epochs": 4}
+    result = train_odenet(tiny(tmp_path, model="rknet", rk_steps=1, **settings))
     assert result is not None
     assert result.test_error < 45
 
@@ -153,8 +154,10 @@ def test_what_the_machine_lacks_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """Each of two processes takes half of every batch: the same run as one process of the whole."""
     common = [
-        *("train", "odenet", "--epochs=1", "--limit-train=128", "--channels=8", "--tol=1e-2"),
-        *("--threads=1", "--no-progress", "--accelerator=cpu"),
+        *("train", "odenet", "--epochs=1", "--limit-train=128", "--channels=8", "--no-progress"),
+        *("--threads=1", "--accelerator=cpu", "--optimizer=sgd"),
+        # What differs between the two by right: shifts, and the steps that a batch takes together.
+        *("--no-augment", "--model=rknet", "--adjoint=checkpointed"),
     ]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     two = [*launch, "-m", "isocline.cli", *common, "--batch-size=16"]
@@ -165,5 +168,5 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     for name, value in _weights(tmp_path / "one").items():
         torch.testing.assert_close(
-            _weights(tmp_path / "two")[name], value, rtol=1e-2, atol=1e-3, msg=name
+            _weights(tmp_path / "two")[name], value, rtol=1e-4, atol=1e-5, msg=name
         )

@@ -1,0 +1,108 @@
+"""What a callable visibly holds: the tensors that a look at it, without a call, can find."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["handed", "held"]
+
+_WORTH_A_LOOK = (Tensor, nn.Module, types.FunctionType, functools.partial, dict, list, tuple)
+"""Kinds of globals that are looked into."""
+
+
+def handed(thing: Any, depth: int = 6) -> Iterator[Tensor]:
+    """Tensors handed to a callable on purpose: arguments, and what functions close over.
+
+    Unlike `held` it does not look at attributes and globals, where results of earlier work lie
+    about that the callable may have nothing to do with.
+    """
+    if isinstance(thing, Tensor):
+        yield thing
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(thing, (dict, tuple, list, functools.partial)):
+        parts = _parts(thing)
+    elif isinstance(thing, types.FunctionType):
+        parts = [*_cells(thing), thing.__defaults__, thing.__kwdefaults__]
+    if depth:
+        for part in parts:
+            yield from handed(part, depth - 1)
+
+
+def held(thing: Any, depth: int = 6, seen: set[int] | None = None) -> Iterator[Tensor]:
+    """Every tensor that `thing` visibly holds, itself included, `depth` levels down."""
+    if isinstance(thing, Tensor):
+        yield thing
+        return
+    if depth == 0 or thing is None or isinstance(thing, (str, bytes, int, float, complex, type)):
+        return
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    if isinstance(thing, nn.Module):
+        yield from thing.parameters()
+        yield from thing.buffers()
+    for part in _parts(thing):
+        yield from held(part, depth - 1, seen)
+
+
+def _parts(thing: Any) -> Iterable[Any]:
+    """What a container, callable or object holds, one level down."""
+    if isinstance(thing, dict):
+        return list(thing.values())
+    if isinstance(thing, (tuple, list, set, frozenset)):
+        return list(thing)
+    if isinstance(thing, functools.partial):
+        return [thing.func, thing.args, thing.keywords]
+    if isinstance(thing, types.MethodType):
+        return [thing.__self__, thing.__func__]
+    if isinstance(thing, types.FunctionType):
+        return _function_parts(thing)
+    if isinstance(thing, (types.ModuleType, types.BuiltinFunctionType)):
+        return []
+    parts = list(getattr(thing, "__dict__", {}).values())
+    for cls in type(thing).__mro__:
+        slots = getattr(cls, "__slots__", ())
+        names = (slots,) if isinstance(slots, str) else slots
+        parts += [getattr(thing, name) for name in names if hasattr(thing, name)]
+    if isinstance(thing, nn.Module):
+        parts.append(type(thing).forward)
+    elif callable(thing):
+        parts.append(type(thing).__call__)
+    return parts
+
+
+def _function_parts(function: types.FunctionType) -> list[Any]:
+    """Closure, defaults, and the globals and functions that the code names."""
+    parts: list[Any] = [*_cells(function), function.__defaults__, function.__kwdefaults__]
+    for code in _codes(function.__code__):
+        for name in code.co_names:
+            value = function.__globals__.get(name)
+            if isinstance(value, _WORTH_A_LOOK) and name != "__builtins__":
+                parts.append(value)
+    wrapped = getattr(function, "__wrapped__", None)
+    if wrapped is not None:
+        parts.append(wrapped)
+    return parts
+
+
+def _cells(function: types.FunctionType) -> Iterator[Any]:
+    """What a function closes over."""
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a cell that is still empty
+            yield cell.cell_contents
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A function's code and that of the functions and lambdas written inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
