@@ -141,8 +141,8 @@ def report(batch: int, rounds: int) -> str:
         f"## Batch {batch}",
         "",
         (
-            f"Forward ({evaluations[ours]} evaluations against {evaluations[theirs]}; largest error "
-            f"{errors[ours]:.1e} against {errors[theirs]:.1e}):"
+            f"Forward ({evaluations[ours]} evaluations against {evaluations[theirs]}; largest "
+            f"error {errors[ours]:.1e} against {errors[theirs]:.1e}):"
         ),
         "",
         *table(forwards, theirs, {name: evaluations.get(name, 0) for name in forwards}),

@@ -45,7 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "tsit5": {"solver": "tsit5", "rtol": 1e-8, "atol": 1e-8},
     "dopri5": {"solver": "dopri5", "rtol": 1e-8, "atol": 1e-8},
     "dop853": {"solver": "dop853", "rtol": 1e-9, "atol": 1e-9},
-    "bosh3": {"solver": "bosh3", "rtol": 1e-6, "atol": 1e-6},
+    "bosh3": {"solver": "bosh3", "rtol": 1e-5, "atol": 1e-5},
     "rk4": {"solver": "rk4", "dt0": 0.04},
 }
 

@@ -17,6 +17,11 @@ the order of the error estimate, the next step is
 We keep diffrax's form, since coefficients then mean the same for methods of every order. After a
 rejection SciPy lets the step not grow, diffrax and Hairer likewise; so do we, and we then use
 the integral term alone, since the history belongs to another step length.
+
+The default is the integral controller. On the pendulum, Lotka-Volterra, van der Pol and Kepler at
+tolerances 1e-3 to 1e-9, the work for equal error differed by 5 % at most between it and the PI
+settings above and around them, either way: those reject half as often, and step shorter for it.
+They pay where stability limits the step.
 """
 
 from __future__ import annotations
