@@ -79,7 +79,8 @@ def mixed_precision(adjoint: Any) -> dict[str, Tensor | None]:
     """Single-precision parameters in a double-precision state, and the converse."""
     p = torch.tensor(0.3, dtype=torch.float32, requires_grad=True)
     a, b = double(0.3, 0.9), torch.tensor([0.2, 0.4], dtype=torch.float32, requires_grad=True)
-    u, v = solve(lambda t, s: (s[1] * p - s[0], s[0] * p.double()), (a, b), adjoint)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5}
+    u, v = solve(lambda t, s: (s[1] * p - s[0], s[0] * p.double()), (a, b), adjoint, **tolerance)
     (u.sum() + v.square().sum()).backward()
     return {"p": p.grad, "a": a.grad, "b": b.grad}
 
@@ -179,14 +180,10 @@ def solve_in_the_field(adjoint: Any) -> dict[str, Tensor | None]:
     p = double(0.3)
 
     def field(t: Tensor, y: Tensor) -> Tensor:
-        inner = ic.solve(lambda s, z: -p * z * z, y, 0.0, 0.5, adjoint=adjoint, dt0=0.25,
-                         solver="rk4").ys[-1]  # fmt: skip
-        return -p * inner
+        return -p * solve(lambda s, z: -p * z * z, y, adjoint, solver="rk4", dt0=0.5)[-1]
 
-    options = {"solver": "rk4", "dt0": 0.02}  # fine enough for Backsolve's reverse solve
-    options.update(rtol=1e-6, atol=1e-6)
     y0 = double(1.0, 2.0)
-    solve(field, y0, adjoint, **options).sum().backward()
+    solve(field, y0, adjoint, solver="rk4", dt0=0.25).sum().backward()
     return {"p": p.grad, "y0": y0.grad}
 
 
@@ -209,6 +206,10 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
+COARSE = ("mixed_precision", "solve_in_the_field")
+"""Solved too loosely for the gradient of the discrete solve to be that of the exact one."""
+
+
 def measured(case: str, adjoint: Any) -> dict[str, Tensor | None]:
     torch.manual_seed(0)
     return CASES[case](adjoint)
@@ -217,10 +218,10 @@ def measured(case: str, adjoint: Any) -> dict[str, Tensor | None]:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", [name for name in ADJOINTS if name != "direct"])
 def test_gradients_are_those_of_direct(name: str, case: str) -> None:
-    exact = not isinstance(ADJOINTS[name], ic.Backsolve)
-    tolerance = 1e-12 if exact else 1e-6
-    if case == "mixed_precision":
-        tolerance = 1e-6  # of a single-precision parameter
+    if isinstance(ADJOINTS[name], ic.Backsolve):
+        tolerance = 1e-2 if case in COARSE else 1e-6
+    else:
+        tolerance = 1e-6 if case == "mixed_precision" else 1e-12
     want = measured(case, ADJOINTS["direct"])
     found = measured(case, ADJOINTS[name])
     assert not mismatches(found, want, tolerance)

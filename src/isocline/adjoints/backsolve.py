@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..capture import capture
 from ..controllers.norms import Norm
@@ -31,7 +30,7 @@ from ..solution import ERRORS, Statistics, Status
 from ..solvers.base import Solver
 from ..solvers.registry import by_name
 from ..state import Packing
-from .base import Trajectory, stacked, tensors_of_times
+from .base import Trajectory, once, stacked, tensors_of_times
 
 __all__ = ["Backsolve"]
 
@@ -259,19 +258,17 @@ class _Backsolved(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, solves: _Solves, *inputs: Tensor | None) -> Tensor:
-        captured = inputs[4:]
         rows, end = solves.forward()
         ctx.solves = solves
-        ctx.save_for_backward(rows, end, *captured)
+        ctx.save_for_backward(rows, end, *inputs)
         return rows
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g_rows: Tensor) -> tuple[Tensor | None, ...]:
         solves: _Solves = ctx.solves
-        rows, end, *captured = ctx.saved_tensors
+        rows, end, *inputs = ctx.saved_tensors
         began = perf_counter()
-        with autocast_off(end.device):
-            y0, times, parameters = solves.backward(rows, end, captured, g_rows)
+        with torch.no_grad(), autocast_off(end.device):
+            y0, times, parameters = solves.backward(rows, end, inputs[4:], g_rows)
         solves.stats.wall_time_backward += perf_counter() - began
-        return (None, y0, *times, *parameters)
+        return (None, *once([y0, *times, *parameters], [*inputs, g_rows]))

@@ -9,19 +9,20 @@ do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
+from ..errors import GradientError
 from ..integrate import Outcome
 from ..problem import Plan, Problem, TimeTensors
 from ..solution import Statistics
 from ..solvers.base import DensePiece
 
-__all__ = ["Adjoint", "ParameterGradients", "Trajectory", "tensors_of_times"]
+__all__ = ["Adjoint", "ParameterGradients", "Trajectory", "once", "stacked", "tensors_of_times"]
 
 
 @dataclass(slots=True)
@@ -63,6 +64,42 @@ class ParameterGradients:
                 self.totals[i] = gradient.clone()
             else:
                 total.add_(gradient)
+
+
+class _Once(torch.autograd.Function):
+    """Hands a gradient on; differentiating it is an error."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *causes: Tensor | None) -> Tensor:  # noqa: ARG004
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> NoReturn:  # noqa: ARG004
+        raise GradientError(
+            "this gradient of a solve cannot itself be differentiated (a gradient penalty, a "
+            "Hessian): the adjoint computed it without a graph. Use `adjoint=Direct()`, which can "
+            "be differentiated any number of times."
+        )
+
+
+def once(
+    gradients: Sequence[Tensor | None], causes: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """Gradients that raise if they are differentiated, where the caller keeps a graph of them.
+
+    `torch.autograd.function.once_differentiable` does so only if a cotangent requires grad;
+    otherwise the second derivative would be silently zero.
+
+    Args:
+        gradients: what a backward pass found.
+        causes: all that it depends on: the function's inputs and its cotangents.
+    """
+    if not torch.is_grad_enabled():
+        return tuple(gradients)
+    return tuple(
+        None if gradient is None else _Once.apply(gradient, *causes)  # type: ignore[no-untyped-call]
+        for gradient in gradients
+    )
 
 
 def tensors_of_times(times: TimeTensors | None) -> tuple[Tensor | None, ...]:

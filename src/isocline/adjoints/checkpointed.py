@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..capture import Captured, capture
 from ..errors import InputError
@@ -22,7 +21,7 @@ from ..integrate import Clock
 from ..problem import Plan, Problem, autocast_off
 from ..solution import Statistics
 from ..solvers.base import DensePiece
-from .base import Trajectory, tensors_of_times
+from .base import Trajectory, once, tensors_of_times
 from .checkpoints import Checkpoints
 from .replay import Replay
 
@@ -79,24 +78,22 @@ class _Replayed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, replay: Replay, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        captured = inputs[4:]
         outputs = replay.forward()
-        ctx.replay, ctx.split = replay, len(captured)
+        ctx.replay, ctx.split = replay, len(inputs)
         # Saved through autograd: a parameter changed in place before backward is then an error,
         # and the states are freed with the graph.
-        ctx.save_for_backward(*captured, *replay.checkpoints.states)
+        ctx.save_for_backward(*inputs, *replay.checkpoints.states)
         replay.checkpoints.states = []
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         replay: Replay = ctx.replay
-        saved, split = ctx.saved_tensors, ctx.split
+        inputs, states = ctx.saved_tensors[: ctx.split], ctx.saved_tensors[ctx.split :]
         field, began = replay.problem.field, perf_counter()
         before = field.evaluations
-        with autocast_off(replay.problem.y0.device):
-            y0, times, captured = replay.backward(saved[split:], saved[:split], cotangents)
+        with torch.no_grad(), autocast_off(replay.problem.y0.device):
+            y0, times, captured = replay.backward(states, inputs[4:], cotangents)
         replay.stats.nfe_backward += field.evaluations - before
         replay.stats.wall_time_backward += perf_counter() - began
-        return (None, y0, *times, *captured)
+        return (None, *once([y0, *times, *captured], [*inputs, *cotangents]))

@@ -110,7 +110,7 @@ class _KeepingStepper:
         self._tried = 0
         self._start: Tensor | None = None
 
-    def init(self, t: float, y: Tensor, f0: Tensor | None = None) -> Any:
+    def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Any:
         return self.inner.init(t, y, f0)
 
     def step(self, t: Time, t_next: Time, y: Tensor, memory: Any) -> Step:

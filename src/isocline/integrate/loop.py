@@ -119,7 +119,7 @@ class _Loop:
     def _start(self) -> None:
         """First stage and first step."""
         problem, plan, found = self.problem, self.plan, self.found
-        self.memory = self.stepper.init(problem.t0, found.y, problem.f0)
+        self.memory = self.stepper.init(self.clock.time(problem.t0), found.y, problem.f0)
         if plan.dt0 is not None:
             found.h = plan.dt0
             return

@@ -59,7 +59,10 @@ def plot_figure3(points: Rows, history: Rows, title: str = "") -> Figure:
         backward.set(
             xlabel="forward evaluations", ylabel="backward evaluations", title="(c) backward pass"
         )
-        backward.legend()
+        for handle in backward.legend().legend_handles:
+            # The colours stand for tolerances, so that the legend's have to be none.
+            if isinstance(handle, PathCollection):
+                handle.set(array=None, facecolor="0.4", edgecolor="0.4")
 
         draw_nfe_over_training(training, history)
         training.set_title("(d) training")

@@ -84,7 +84,7 @@ class Step:
 class Stepper(Protocol):
     """A method bound to a field and a layout."""
 
-    def init(self, t: float, y: Tensor, f0: Tensor | None = None) -> Any:
+    def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Any:
         """Memory for the first step; `f0` is the field at (t, y) if it is known."""
 
     def step(self, t: Time, t_next: Time, y: Tensor, memory: Any) -> Step:

@@ -136,7 +136,7 @@ class ExplicitStepper:
         self.device = like.device
         self._scratch: _Scratch | None = None
 
-    def init(self, t: float, y: Tensor, f0: Tensor | None = None) -> Tensor:
+    def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Tensor:
         """The field at (t, y)."""
         return self.field(self._times(t, t)[0], y) if f0 is None else f0
 

@@ -37,7 +37,7 @@ class Tableau:
         a: s rows; row i has i entries, for the stages before it.
         b: s weights of the solution.
         c: s nodes, all in [0, 1].
-        interpolant: s + e rows; entry [j][m] is the coefficient of theta**(m + 1) in b_j(theta),
+        interpolant: s + e rows; entry `[j][m]` is the coefficient of theta**(m + 1) in b_j(theta),
             where y(t + theta h) = y + h sum_j b_j(theta) k_j.
         dense_order: order of the interpolant, uniform over theta.
         error: rows b - b_hat of s entries each: none (no error estimate), one, or the two of

@@ -1,0 +1,99 @@
+"""`import isocline` needs torch alone, and nothing optional is imported on the way."""
+
+import subprocess
+import sys
+
+OPTIONAL = (
+    "lightning", "matplotlib", "numpy", "pandas", "rich", "scipy", "sklearn", "tensorboard",
+    "torchdiffeq", "tyro",
+)  # fmt: skip
+
+# Torch imports some of these by itself where they are installed: only what isocline's own
+# modules ask for counts, so a finder looks at who is asking.
+SCRIPT = """
+import importlib.abc, sys
+import torch
+
+BLOCKED = {blocked!r}
+for name in [m for m in sys.modules if m.split(".")[0] in BLOCKED]:
+    saved = sys.modules.pop(name)
+asked = []
+
+def asker():
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith(("importlib", "_frozen_importlib")):
+            return name
+        frame = frame.f_back
+    return ""
+
+class Wall(importlib.abc.MetaPathFinder):
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname.split(".")[0] in BLOCKED:
+            who = asker()
+            asked.append((who, fullname))
+            if who.split(".")[0] == "isocline":
+                raise ModuleNotFoundError("No module named " + repr(fullname), name=fullname)
+        return None
+
+sys.meta_path.insert(0, Wall())
+import isocline as ic
+{body}
+guilty = [pair for pair in asked if pair[0].split(".")[0] == "isocline"]
+assert guilty == {guilty!r}, guilty
+"""
+
+
+def run(body: str, guilty: list[tuple[str, str]] | None = None) -> None:
+    script = SCRIPT.format(blocked=OPTIONAL, body=body, guilty=guilty or [])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_and_solving_needs_torch_alone() -> None:
+    run(
+        "y = torch.ones(2, requires_grad=True)\n"
+        "for method in ic.solvers.SOLVERS.values():\n"
+        "    dt0 = None if method().adaptive else 0.1\n"
+        "    ic.solve(lambda t, y: -y, y, 0, 1, solver=method(), dt0=dt0).ys.sum().backward()\n"
+        "ic.nn.ODEBlock\n"
+    )
+
+
+def test_a_progress_bar_without_rich_says_what_to_install() -> None:
+    run(
+        "try:\n"
+        "    ic.solve(lambda t, y: -y, torch.ones(2), 0, 1, progress=True)\n"
+        "except ic.IsoclineError as error:\n"
+        "    assert 'pip install rich' in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError('no error')\n",
+        guilty=[("isocline.progress", "rich")],
+    )
+
+
+def test_the_wall_of_this_test_holds() -> None:
+    """An import by a module of isocline is caught: a test that cannot fail proves nothing."""
+    run(
+        "import types\n"
+        "sneaky = types.ModuleType('isocline.sneaky')\n"
+        "try:\n"
+        "    exec('import scipy', sneaky.__dict__)\n"
+        "except ModuleNotFoundError:\n"
+        "    pass\n",
+        guilty=[("isocline.sneaky", "scipy")],
+    )
+
+
+def test_the_map_of_the_api_is_complete() -> None:
+    """Every public name of the core is one attribute of `isocline`."""
+    import isocline as ic
+
+    for name in ("solve", "SaveAt", "Solution", "Status", "Statistics", "PID", "PI", "I"):
+        assert hasattr(ic, name)
+    for error in vars(ic.errors).values():
+        if isinstance(error, type) and issubclass(error, ic.IsoclineError):
+            assert getattr(ic, error.__name__) is error
