@@ -23,8 +23,8 @@ def test_every_table_is_a_solver() -> None:
     assert len(SOLVERS) >= 9
     for name, method in ic.solvers.SOLVERS.items():
         assert method.tableau is TABLEAUS[name]
-        assert method.name == method.__name__ == TABLEAUS[name].name
-        assert name == method.name.lower()
+        assert method().name == method.__name__ == TABLEAUS[name].name
+        assert name == method.__name__.lower()
 
 
 @EVERY
@@ -37,11 +37,11 @@ def test_every_solver_has_its_public_name(method: Method) -> None:
 
 @EVERY
 def test_a_name_in_any_case_is_the_solver(method: Method) -> None:
-    for name in (method.name, method.name.lower(), method.name.upper()):
+    for name in (method().name, method.__name__.lower(), method.__name__.upper()):
         assert ic.solvers.by_name(name) == method()
     y0 = torch.tensor([1.0, 0.0])
     options = either(method, 1)
-    named = ic.solve(swing, y0, 0, 1, **{**options, "solver": method.name})
+    named = ic.solve(swing, y0, 0, 1, **{**options, "solver": method.__name__})
     assert torch.equal(named.ys, ic.solve(swing, y0, 0, 1, **options).ys)
 
 
@@ -74,7 +74,7 @@ def test_a_slip_of_the_finger_is_answered_with_the_right_name(
     method: Method, data: st.DataObject
 ) -> None:
     """One letter doubled, in any place: the nearest name is the one that was meant."""
-    name = method.name.lower()
+    name = method.__name__.lower()
     place = data.draw(st.integers(0, len(name) - 1))
     slip = name[:place] + name[place] + name[place:]
     with pytest.raises(ic.InputError, match=f"Did you mean '{name}'") as caught:

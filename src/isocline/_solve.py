@@ -19,7 +19,7 @@ from .integrate import DenseOutput, integrate, stand_still
 from .problem import Autocast, PackedField, Plan, Problem, SaveAt, TimeTensors, autocast_off
 from .progress import progress_bar
 from .solution import ERRORS, Solution, Statistics, Status
-from .solvers.base import Solver
+from .solvers.base import Solver, Time
 from .state import Packing, State, tree_leaves, tree_rebuild
 from .validate import (
     check_controller,
@@ -112,7 +112,12 @@ def solve(
     packed = PackedField(field, packing, _check_args(args), Autocast.ambient(packing.device))
     with autocast_off(packing.device), progress_bar(progress, start, end) as on_step:
         problem = Problem(
-            packed, packing.pack(y0), start, end, times=_time_tensors(t0, t1, save.ts)
+            # A copy: the caller may change the tensor while the solution still refers to it.
+            packed,
+            packing.pack(y0).clone(memory_format=torch.contiguous_format),
+            start,
+            end,
+            times=_time_tensors(t0, t1, save.ts),
         )
         return _run(problem, replace(plan, on_step=on_step), _check_adjoint(adjoint), throw)
 
@@ -143,7 +148,8 @@ def _unpacked(problem: Problem, plan: Plan, found: Trajectory, stats: Statistics
     kept: list[State] = outcome.reduced
     reduce = _reducing(plan, packing).reduce
     if reduce is not None and not kept and found.rows is not None:
-        kept = [reduce(t, row) for t, row in zip(outcome.times, found.rows, strict=True)]
+        times = problem.traced(outcome.times, plan.ts)
+        kept = [reduce(t, row) for t, row in zip(times, found.rows, strict=True)]
     if kept:
         ys = _stacked(kept)
     else:
@@ -169,8 +175,8 @@ def _reducing(plan: Plan, packing: Packing) -> Plan:
     if function is None:
         return plan
 
-    def reduce(t: float, row: Tensor) -> State:
-        return function(row.real.new_tensor(t), packing.unpack(row))
+    def reduce(t: Time, row: Tensor) -> State:
+        return function(torch.as_tensor(t).to(row.real), packing.unpack(row))
 
     return replace(plan, reduce=reduce)
 

@@ -77,7 +77,7 @@ def capture(field: PackedField, t: Tensor, y: Tensor) -> Captured:
             "lost. Pass it through `args=`, or use `adjoint=Direct()`."
         )
     tensors = tuple(found.tensors.values())
-    return Captured(tensors, value.detach(), saved.beyond(tensors))
+    return Captured(tensors, value.detach().clone(), saved.beyond(tensors))
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .controllers.base import Controller
 from .controllers.norms import Norm
-from .solvers.base import Solver
+from .solvers.base import Solver, Time
 from .state import Packing, State
 
 __all__ = ["Autocast", "PackedField", "Plan", "Problem", "SaveAt", "TimeTensors", "autocast_off"]
@@ -182,6 +182,27 @@ class Problem:
         """+1 where time rises from t0 to t1, -1 where it falls."""
         return 1 if self.t1 >= self.t0 else -1
 
+    def traced(self, times: Sequence[float], ts: Sequence[float]) -> list[Time]:
+        """Times of saved states, as tensors where they are t0, t1 or one of `ts` and one is wanted.
+
+        Args:
+            times: as the loop met them.
+            ts: the output times asked for, in the same order.
+        """
+        if self.times is None:
+            return list(times)
+        named: list[Time] = []
+        wanted = 0
+        for t in times:
+            if wanted < len(ts) and t == ts[wanted]:
+                named.append(self.times.ts[wanted])
+                wanted += 1
+            elif t == self.t1:
+                named.append(self.times.t1)
+            else:
+                named.append(self.times.t0 if t == self.t0 else t)
+        return named
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -209,4 +230,4 @@ class Plan:
     ts: tuple[float, ...]
     max_steps: int
     on_step: Callable[[float], None] | None = None
-    reduce: Callable[[float, Tensor], State] | None = None
+    reduce: Callable[[Time, Tensor], State] | None = None

@@ -7,6 +7,7 @@ contiguous, so that a field may `view` them as it likes.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,7 +41,12 @@ def tree_leaves(tree: State) -> Iterator[Any]:
 def tree_rebuild(tree: State, leaves: Iterator[Any]) -> State:
     """A structure like `tree`, with its leaves taken in turn from `leaves`."""
     if isinstance(tree, dict):
-        return type(tree)((key, tree_rebuild(value, leaves)) for key, value in tree.items())
+        rebuilt = {key: tree_rebuild(value, leaves) for key, value in tree.items()}
+        if type(tree) is dict:
+            return rebuilt
+        like = copy.copy(tree)  # an OrderedDict, a defaultdict, a user's own
+        like.update(rebuilt)
+        return like
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):  # a named tuple
         return type(tree)(*(tree_rebuild(value, leaves) for value in tree))
     if isinstance(tree, (tuple, list)):
@@ -75,6 +81,18 @@ def _same_structure(one: State, other: State) -> bool:
             and all(map(_same_structure, one, other))
         )
     return not isinstance(other, (dict, tuple, list))
+
+
+def _in_order(template: State, tree: State) -> Iterator[Any]:
+    """The leaves of `tree`, whose dicts are read in the order of `template`'s keys."""
+    if isinstance(template, dict):
+        for key, value in template.items():
+            yield from _in_order(value, tree[key])
+    elif isinstance(template, (tuple, list)):
+        for inner, value in zip(template, tree, strict=True):
+            yield from _in_order(inner, value)
+    else:
+        yield tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +159,16 @@ class Packing:
         """The packed vector of a state with this packing's structure, shapes and devices."""
         if self.single:
             return state.reshape(-1).to(self.dtype)  # type: ignore[no-any-return]
-        return torch.cat([leaf.reshape(-1).to(self.dtype) for leaf in tree_leaves(state)])
+        leaves = self.leaves(state)
+        return torch.cat([leaf.reshape(-1).to(self.dtype) for leaf in leaves])
+
+    def fits(self, tree: State) -> bool:
+        """Whether `tree` is a structure like y0's, whatever its leaves are."""
+        return _same_structure(self.template, tree)
+
+    def leaves(self, state: State) -> list[Any]:
+        """The leaves of a state like y0, in y0's order: in a dict it is the keys that count."""
+        return list(_in_order(self.template, state))
 
     def unpack(self, vector: Tensor) -> State:
         """The state that `vector` packs; leaves are views where their dtype is the vector's."""
@@ -180,7 +207,7 @@ class Packing:
             self.single or _same_structure(self.template, derivative)
         ):
             raise InputTypeError("field", f"output {tree_describe(derivative)}", like)
-        found = tree_leaves(derivative)
+        found = [derivative] if self.single else self.leaves(derivative)
         for leaf, shape in zip(found, self.shapes, strict=True):
             if not isinstance(leaf, Tensor):
                 raise InputTypeError("field", f"output {tree_describe(derivative)}", like)

@@ -112,8 +112,8 @@ def check_tolerance(name: str, value: Any, packing: Packing) -> float | Tensor:
             raise InputError(name, str(value), "a finite number, zero or more")
         return float(value)
     leaves = [value] * len(packing.shapes) if isinstance(value, Tensor) else None
-    if leaves is None and not packing.single and isinstance(value, (tuple, list, dict)):
-        leaves = list(tree_leaves(value))
+    if leaves is None and not packing.single and packing.fits(value):
+        leaves = packing.leaves(value)
     if leaves is None or len(leaves) != len(packing.shapes):
         expected = "a number or a tensor" + ("" if packing.single else ", or a structure like y0")
         raise InputTypeError(name, type(value).__name__, expected)

@@ -131,7 +131,9 @@ def test_backsolve_by_a_fixed_step_method_under_an_adaptive_solve_says_so() -> N
     """No error estimate can steer that reverse solve: an error that is ours, not a crash."""
     y0 = torch.ones(2, requires_grad=True)
     with pytest.raises(ic.IsoclineError):
-        ic.solve(lambda t, y: -y, y0, 0.0, 1.0, adjoint=ic.Backsolve(solver="rk4")).ys.sum().backward()
+        ic.solve(
+            lambda t, y: -y, y0, 0.0, 1.0, adjoint=ic.Backsolve(solver="rk4")
+        ).ys.sum().backward()
 
 
 @pytest.mark.parametrize("name", BACKSOLVE)
@@ -163,9 +165,7 @@ def test_the_small_budget_keeps_some_graphs_and_replays_the_rest() -> None:
     def replayed(adjoint: Any) -> int:
         inputs = fresh_inputs()
         field, drive = Pendulum(inputs["weight"]), inputs["drive"]
-        solution = ic.solve(
-            field, inputs["y0"], 0.2, 1.4, args=(drive,), adjoint=adjoint, **LOOSE
-        )
+        solution = ic.solve(field, inputs["y0"], 0.2, 1.4, args=(drive,), adjoint=adjoint, **LOOSE)
         solution.ys.sum().backward()
         return solution.stats.nfe_backward
 

@@ -21,9 +21,7 @@ def linear_system() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("span", [(0.0, 1.5), (1.5, 0.0)], ids=["forward", "reverse"])
 @pytest.mark.parametrize("name", ADJOINTS)
-def test_linear_system_against_the_matrix_exponential(
-    name: str, span: tuple[float, float]
-) -> None:
+def test_linear_system_against_the_matrix_exponential(name: str, span: tuple[float, float]) -> None:
     matrix, y0 = linear_system()
     y0.requires_grad_()
     t0, t1 = (torch.tensor(t, dtype=torch.float64, requires_grad=True) for t in span)

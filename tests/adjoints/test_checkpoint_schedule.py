@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import weakref
 from math import ceil, comb, log2
 
@@ -57,9 +58,7 @@ def fewest(steps: int, slots: int) -> int:
         return 0
     if slots == 1:
         return steps * (steps - 1) // 2
-    return min(
-        m + fewest(steps - m, slots - 1) + fewest(m, slots) for m in range(1, steps)
-    )
+    return min(m + fewest(steps - m, slots - 1) + fewest(m, slots) for m in range(1, steps))
 
 
 @given(count=st.integers(0, 70), slots=st.one_of(st.none(), st.integers(1, 12)))
@@ -118,7 +117,7 @@ def test_online_reversal_is_bounded(count: int, slots: int) -> None:
     for _ in backwards(indices, states, slots, count, walk.advance):
         pass
     assert indices[0] == 0
-    gaps = {b - a for a, b in zip(indices, indices[1:], strict=False)}
+    gaps = {b - a for a, b in itertools.pairwise(indices)}
     assert len(gaps) <= 1
     stride = gaps.pop() if gaps else 1
     gap = max(stride, count - indices[-1])

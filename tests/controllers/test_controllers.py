@@ -1,6 +1,7 @@
 """Controllers by themselves, and how the loop obeys them."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ def test_integral_control_is_scipys_rule() -> None:
     assert sum(norm > 1 for _, norm in log) > 5
     controller = ic.I()
     state = controller.init(5)
-    for (h, norm), (following, _) in zip(log, log[1:], strict=False):
+    for (h, norm), (following, _) in pairwise(log):
         accept, length, state = controller.decide(h, norm, state)
         assert accept == (norm < 1)
         assert length == pytest.approx(following, rel=1e-9)
@@ -133,7 +134,7 @@ def test_the_step_tried_is_the_step_decided(method: Method, way: int, grad: bool
     with torch.set_grad_enabled(grad):
         controller, sol = logged(method, 10.0 * way, rtol=1e-7, atol=1e-7)
     assert len(controller.log) == sol.stats.steps_accepted + sol.stats.steps_rejected
-    for (*_, decided), (tried, *_) in zip(controller.log, controller.log[1:-1], strict=False):
+    for (*_, decided), (tried, *_) in pairwise(controller.log[:-1]):
         assert tried == pytest.approx(decided, rel=1e-9)
     taken = [h for h, _, accept, _ in controller.log if accept]
     assert taken == pytest.approx(sol.ts.diff().abs().tolist(), rel=1e-12)
@@ -142,7 +143,7 @@ def test_the_step_tried_is_the_step_decided(method: Method, way: int, grad: bool
 @ADAPTIVE_ONES
 def test_a_step_cut_short_does_not_shrink_the_next(method: Method) -> None:
     stops = tuple(2.0 + 1e-6 * k for k in range(1, 4))
-    controller, sol = logged(method, controller=ic.PID(stops=stops))
+    _, sol = logged(method, controller=ic.PID(stops=stops))
     plain, _ = logged(method)
     assert set(stops) <= set(sol.ts.tolist())
     natural = sorted(h for h, *_ in plain.log)[len(plain.log) // 2]

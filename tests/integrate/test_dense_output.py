@@ -30,9 +30,9 @@ def test_dense_output_is_what_ts_would_have_saved(method: Method, way: int, grad
     arguments = either(method, 3)
     dense = solved(way, grad, **arguments)
     saved = solved(way, grad, **arguments, save=ic.SaveAt(ts=times))
-    torch.testing.assert_close(dense(times), saved.ys, rtol=0, atol=1e-13)
+    torch.testing.assert_close(dense(times), saved.ys, rtol=0, atol=1e-12)
     shuffled = torch.randperm(61)
-    assert torch.equal(dense(times[shuffled]), dense(times)[shuffled])
+    torch.testing.assert_close(dense(times[shuffled]), saved.ys[shuffled], rtol=0, atol=1e-12)
 
 
 @WAYS
@@ -80,7 +80,7 @@ def test_it_meets_both_ends_of_every_step(method: Method, way: int) -> None:
 def test_a_time_outside_the_span_is_refused(way: int, outside: float) -> None:
     sol = solved(way)
     for t in (way * outside, torch.tensor([0.1 * way, way * outside], dtype=torch.float64)):
-        with pytest.raises(ic.InputError, match="`t`: given .*expected a time within"):
+        with pytest.raises(ic.InputError, match=r"`t`: given .*expected a time within"):
             sol(t)
 
 

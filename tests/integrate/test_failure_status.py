@@ -39,17 +39,15 @@ def test_a_state_that_breaks_names_time_and_sample(
     method: Method, grad: bool, way: int, value: float
 ) -> None:
     y0 = torch.ones(5, 2, dtype=torch.float64)
-    with (
-        torch.set_grad_enabled(grad),
-        pytest.raises(ic.NonFiniteError, match=r"at t = -?0\.\d+ in sample 2, 4 ") as caught,
-    ):
-        field = breaks_at(0.6, value, samples=(2, 4))
+    field = breaks_at(0.6, value, samples=(2, 4))
+    message = r"at t = -?0\.\d+ in sample 2, 4 "
+    with torch.set_grad_enabled(grad), pytest.raises(ic.NonFiniteError, match=message) as caught:
         ic.solve(field, y0, 0, way, **either(method, 1))
     error = caught.value
     assert error.samples == (2, 4)
-    assert 0 < way * error.time <= 0.6 + 1e-9
+    assert 0 < way * error.time < 1
     if method().adaptive:
-        assert way * error.time > 0.59
+        assert 0.59 < way * error.time <= 0.6
     assert error.solution is not None
     assert error.solution.status is ic.Status.NON_FINITE
 
@@ -118,7 +116,7 @@ def test_a_jump_below_the_tolerance_is_an_underflow(method: Method, grad: bool) 
     y0 = torch.zeros(2, 1, dtype=torch.float64)
     controller = ic.PID(min_step=1e-3)
     with torch.set_grad_enabled(grad), pytest.raises(ic.StepUnderflowError) as caught:
-        ic.solve(field, y0, 0, 1, solver=method(), controller=controller)
+        ic.solve(field, y0, 0, 1, solver=method(), controller=controller, max_steps=500)
     assert caught.value.time == pytest.approx(0.5, abs=0.05)
     assert caught.value.solution.status is ic.Status.STEP_UNDERFLOW
     assert "loosen `rtol`" in str(caught.value)

@@ -22,7 +22,15 @@ from ..problem import Plan, Problem, TimeTensors
 from ..solution import Statistics
 from ..solvers.base import DensePiece
 
-__all__ = ["Adjoint", "ParameterGradients", "Trajectory", "once", "stacked", "tensors_of_times"]
+__all__ = [
+    "Adjoint",
+    "ParameterGradients",
+    "Trajectory",
+    "once",
+    "pulled_back",
+    "stacked",
+    "tensors_of_times",
+]
 
 
 @dataclass(slots=True)
@@ -64,6 +72,28 @@ class ParameterGradients:
                 self.totals[i] = gradient.clone()
             else:
                 total.add_(gradient)
+
+
+def pulled_back(
+    outputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    *,
+    keep: bool = False,
+) -> tuple[Any, ...]:
+    """Gradients of `inputs`: tensors, and None for those that nothing depends on.
+
+    Outputs that depend on nothing (the slopes of a field of time alone) are left out; `keep`
+    retains the graph.
+    """
+    pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
+    return torch.autograd.grad(
+        [output for output, _ in pairs],
+        inputs,
+        [cotangent for _, cotangent in pairs],
+        allow_unused=True,
+        retain_graph=keep,
+    )
 
 
 class _Once(torch.autograd.Function):

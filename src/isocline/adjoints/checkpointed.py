@@ -45,8 +45,10 @@ class Checkpointed:
 
     def __post_init__(self) -> None:
         Checkpoints(self.slots)  # says what is wrong with `slots`
-        if self.graph_budget < 0:
-            raise InputError("graph_budget", str(self.graph_budget), "a number of bytes, 0 or more")
+        budget: Any = self.graph_budget
+        if not isinstance(budget, int) or budget < 0:
+            given = repr(budget)
+            raise InputError("graph_budget", given, "a whole number of bytes, 0 or more")
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph of the whole, and attach the backward pass to the result."""

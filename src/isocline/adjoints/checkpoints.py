@@ -26,7 +26,8 @@ class Checkpoints:
     """
 
     def __init__(self, slots: int | None) -> None:
-        if slots is not None and (isinstance(slots, bool) or slots < 1):
+        whole = isinstance(slots, int) and not isinstance(slots, bool)
+        if slots is not None and not (whole and slots >= 1):
             raise InputError("slots", repr(slots), "a positive number of states, or None for all")
         self.slots = slots
         self.indices: list[int] = []

@@ -25,6 +25,4 @@ class Direct:
         """Integrate in grad mode; autograd does the rest."""
         clock = Clock(problem, plan.ts, problem.times)
         outcome = integrate(problem, plan, clock=clock)
-        reduced = plan.reduce is not None
-        rows = None if reduced else stacked(outcome.rows, problem.y0)
-        return Trajectory(outcome, rows, tuple(outcome.pieces))
+        return Trajectory(outcome, stacked(outcome.rows, problem.y0), tuple(outcome.pieces))

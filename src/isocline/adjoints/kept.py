@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.base import DensePiece, Field, Solver, Step, Stepper, Time
+from .base import pulled_back
 
 __all__ = ["KeepingSolver", "KeptStep"]
 
@@ -33,6 +34,13 @@ class KeptStep(Step):
     memory0: Tensor | None
     graph: Step
 
+    def dense(self) -> DensePiece:
+        """The continuous extension, with its part of the graph."""
+        with torch.enable_grad():
+            piece = self.graph.dense()
+        self.memory = None if self.graph.memory is None else self.graph.memory.detach()
+        return piece
+
     def pull(
         self,
         y1: Tensor,
@@ -50,13 +58,11 @@ class KeptStep(Step):
             inputs: other tensors that the step depends on.
         """
         outputs, weights = [self.graph.y1, *rows], [y1, *cotangents]
-        if memory is not None and self.graph.memory.requires_grad:
+        if memory is not None:
             outputs.append(self.graph.memory)
             weights.append(memory)
         leaves = [self.y0] if self.memory0 is None else [self.y0, self.memory0]
-        found = torch.autograd.grad(
-            outputs, [*leaves, *inputs], weights, allow_unused=True, retain_graph=True
-        )
+        found = pulled_back(outputs, weights, [*leaves, *inputs], keep=True)
         of_memory = None if self.memory0 is None else found[1]
         return found[0], of_memory, found[len(leaves) :]
 
@@ -128,23 +134,15 @@ class _KeepingStepper:
             slope = memory.detach().requires_grad_() if known else None
             graph = self.inner.step(t, t_next, leaf, slope)
 
-        def dense() -> DensePiece:
-            with torch.enable_grad():
-                piece = graph.dense()
-            kept.memory = None if graph.memory is None else graph.memory.detach()
-            return piece
-
-        kept = KeptStep(
+        return KeptStep(
             y1=graph.y1.detach(),
             errors=graph.errors,
             memory=None if graph.memory is None else graph.memory.detach(),
             retry=memory if known else None,
-            dense=dense,
             y0=leaf,
             memory0=slope,
             graph=graph,
         )
-        return kept
 
     def advance(self, t: Time, t_next: Time, y: Tensor) -> Step:
         return self.inner.advance(t, t_next, y)

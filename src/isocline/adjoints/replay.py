@@ -14,7 +14,7 @@ from ..integrate import Clock, Outcome, Saver, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import Step, Stepper
-from .base import ParameterGradients, stacked
+from .base import ParameterGradients, pulled_back, stacked
 from .checkpoints import Checkpoints, backwards
 from .kept import KeepingSolver, KeptStep
 
@@ -140,9 +140,7 @@ class Replay:
             leaf = y.detach().requires_grad_()
             step = self._stepper.advance(clock.time(taken.t), clock.time(taken.t_next), leaf)
             rows, weights = self._outputs(index, leaf, step, cotangents)
-            found = torch.autograd.grad(
-                [step.y1, *rows], [leaf, *inputs], [gradient, *weights], allow_unused=True
-            )
+        found = pulled_back([step.y1, *rows], [gradient, *weights], [leaf, *inputs])
         return found[0], found[1:]
 
     def _outputs(

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import InputError
+from ..errors import InputError, InputTypeError
 
-__all__ = ["Controller", "Decision", "StepBounds"]
+__all__ = ["Controller", "Decision", "StepBounds", "check_numbers"]
 
 
 class Decision(NamedTuple):
@@ -48,6 +48,15 @@ class Controller(Protocol):
         """
 
 
+def check_numbers(settings: object, *names: str) -> None:
+    """Raise `InputTypeError` unless the named attributes are real numbers, NaN excepted."""
+    for name in names:
+        value = getattr(settings, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or math.isnan(value):
+            raise InputTypeError(name, repr(value), "a number")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepBounds:
     """Limits common to all controllers.
@@ -63,7 +72,11 @@ class StepBounds:
     stops: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stops", tuple(float(stop) for stop in self.stops))
+        check_numbers(self, "min_step", "max_step")
+        try:
+            object.__setattr__(self, "stops", tuple(float(stop) for stop in self.stops))
+        except (TypeError, ValueError):
+            raise InputTypeError("stops", repr(self.stops), "a sequence of times") from None
         if not 0 <= self.min_step <= self.max_step or self.max_step == 0:
             raise InputError(
                 "min_step, max_step",

@@ -38,6 +38,9 @@ def initial_step(
         A positive length, at most |span|. NaN where the field is not finite.
     """
     d0, d1 = torch.stack([norm(y0 / scale), norm(f0 / scale)]).tolist()
+    if not math.isfinite(d0 + d1):
+        # A norm may overflow where what it measures is finite: start with a step that is safe.
+        return 1e-6 * abs(span) if bool(f0.isfinite().all()) else math.nan
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
     h0 = min(h0, abs(span))
     probe = t0 + math.copysign(h0, span) if h0 < abs(span) else t0 + span
@@ -46,6 +49,6 @@ def initial_step(
     steepest = max(d1, d2)
     if not math.isfinite(steepest):
         # The probe left the field's domain: let the controller find its way from a tiny step.
-        return math.nan if not math.isfinite(d1) else h0 * 1e-3
+        return h0 * 1e-3
     h1 = max(1e-6, h0 * 1e-3) if steepest <= 1e-15 else (0.01 / steepest) ** (1.0 / error_order)
     return min(100 * h0, h1, abs(span))

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import InputError
-from .base import Decision, StepBounds
+from .base import Decision, StepBounds, check_numbers
 
 __all__ = ["PI", "PID", "I"]
 
@@ -66,6 +66,8 @@ class PID(StepBounds):
 
     def __post_init__(self) -> None:
         StepBounds.__post_init__(self)
+        check_numbers(self, "proportional", "integral", "derivative")
+        check_numbers(self, "safety", "factor_min", "factor_max")
         if not 0 < self.factor_min < 1 < self.factor_max:
             raise InputError(
                 "factor_min, factor_max",
@@ -74,11 +76,11 @@ class PID(StepBounds):
             )
         if not 0 < self.safety <= 1:
             raise InputError("safety", str(self.safety), "0 < safety <= 1")
-        if not self.proportional + self.integral + self.derivative > 0:
+        if not 0 < self.proportional + self.integral + self.derivative < math.inf:
             raise InputError(
                 "proportional, integral, derivative",
                 f"{self.proportional}, {self.integral}, {self.derivative}",
-                "a positive sum: a larger error must shorten the step",
+                "finite numbers of positive sum: a larger error must shorten the step",
             )
 
     @property

@@ -49,7 +49,7 @@ class DenseOutput:
         for t in host:
             if not sign * self.t0 <= sign * t <= sign * last:
                 raise InputError("t", str(t), f"a time within [{self.t0}, {last}]")
-        if not self.pieces:
+        if not self.pieces or not host:
             return self.y0.expand(len(host), -1)
         owners = [bisect_left(rising, sign * t) for t in host]
         rows: list[Tensor | None] = [None] * len(host)

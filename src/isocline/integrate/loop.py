@@ -98,6 +98,7 @@ class _Loop:
         self.memory: Any = None
         self.control: Any = self.controller.init(plan.solver.error_order)
         self.finite = True  # whether the last attempt was
+        self.tried = 0.0  # its length, before it was cut short at a target
 
     def _ahead(self, t: float) -> float:
         """How far `t` lies ahead of t0 in the direction of the solve."""
@@ -154,7 +155,7 @@ class _Loop:
         if decision.accept and (self.controller.adaptive or math.isfinite(ratio)):
             self._accept(t, t_next, step, decision)
         else:
-            self._reject(h, step, ratio, decision)
+            self._reject(step, ratio, decision)
 
     def _shortest(self, t: float) -> float:
         """The least length that moves the time; near t = 0 in proportion to the span."""
@@ -164,7 +165,8 @@ class _Loop:
     def _next_time(self) -> float:
         """End of the step to try: at most the next target, and never past it."""
         t, target = self.found.t_end, self.targets[-1]
-        h = min(max(self.found.h, self.controller.min_step), self.controller.max_step)
+        bounds = self.controller
+        self.tried = h = min(max(self.found.h, bounds.min_step), bounds.max_step)
         if abs(target - t) <= h * (1.0 + _STRETCH):
             return target
         return t + self.sign * h
@@ -192,9 +194,9 @@ class _Loop:
             found.ends.append(t_next)
         if self.recorder is not None:
             self.recorder.accepted(t, t_next, found.y, step, sum(map(len, rows)))
-        clipped = abs(t_next - t) < found.h
         # A step cut short at a target says little about the next: keep the length it had before.
-        found.h = max(found.h, decision.h) if clipped else decision.h
+        cut_short = t_next == self.targets[-1] and abs(t_next - t) < self.tried
+        found.h = max(self.tried, decision.h) if cut_short else decision.h
         found.t_end, found.y, self.memory = t_next, step.y1, step.memory
         found.accepted += 1
         self.finite = True
@@ -213,12 +215,14 @@ class _Loop:
             states = (row for chunk in rows for row in chunk)
             self.found.reduced += map(reduce, times, states)
 
-    def _reject(self, h: float, step: Step, ratio: float, decision: Decision) -> None:
+    def _reject(self, step: Step, ratio: float, decision: Decision) -> None:
         found = self.found
         found.rejected += 1
         found.h, self.memory = decision.h, step.retry
         self.finite = math.isfinite(ratio)
-        too_short = h <= self.controller.min_step or decision.h < self._shortest(found.t_end)
+        too_short = self.tried <= self.controller.min_step or decision.h < self._shortest(
+            found.t_end
+        )
         if too_short or not self.controller.adaptive:
             self._underflow(step)
 

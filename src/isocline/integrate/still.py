@@ -28,5 +28,5 @@ def stand_still(problem: Problem, plan: Plan) -> Outcome:
     if plan.reduce is None:
         found.rows = [torch.stack(rows)] if rows else []
     else:
-        found.reduced = list(map(plan.reduce, found.times, rows))
+        found.reduced = list(map(plan.reduce, problem.traced(found.times, plan.ts), rows))
     return found

@@ -14,6 +14,7 @@ of its state it becomes a `Stepper`, which takes steps. For who implements one:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -63,22 +64,24 @@ class DensePiece:
 
 
 @dataclass(slots=True)
-class Step:
+class Step(ABC):
     """What one step hands back.
 
     Attributes:
         y1: packed state at t_next.
         errors: local error estimates (packed vectors); empty for methods without one.
-        memory: for the next step, which starts from (t_next, y1).
+        memory: for the next step, which starts from (t_next, y1). `dense` may find it.
         retry: for trying this step again from (t, y) with another length.
-        dense: makes the continuous extension; may evaluate the field.
     """
 
     y1: Tensor
     errors: tuple[Tensor, ...]
     memory: Any
     retry: Any
-    dense: Callable[[], DensePiece]
+
+    @abstractmethod
+    def dense(self) -> DensePiece:
+        """The continuous extension; may evaluate the field. To be asked before the next step."""
 
 
 class Stepper(Protocol):

@@ -138,7 +138,10 @@ class ExplicitStepper:
 
     def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Tensor:
         """The field at (t, y)."""
-        return self.field(self._times(t, t)[0], y) if f0 is None else f0
+        if f0 is not None:
+            return f0
+        slope = self.field(self._times(t, t)[0], y)
+        return slope if slope.requires_grad else slope.clone()
 
     def step(self, t: Time, t_next: Time, y: Tensor, memory: Tensor | None) -> Step:
         """One step from (t, y) to t_next with its error estimate, if the method has one."""
@@ -162,7 +165,9 @@ class ExplicitStepper:
         times = self._times(t, t_next)
         slopes, rows = self._begin(t, t_next, y)
         main = self.tableau.stages if estimate else table.needed
-        first = field(times[0], y) if memory is None else memory
+        first = memory
+        if first is None:
+            first = slopes.lasting(field(times[0], y))
         slopes.push(first)
         y1: Tensor | None = None
         last: Tensor | None = None
@@ -178,18 +183,7 @@ class ExplicitStepper:
         if estimate:
             columns = slopes.columns(main).detach()
             errors = tuple(torch.mv(columns, rows[row].detach()) for row in table.errors)
-
-        def dense() -> DensePiece:
-            while (i := slopes.count) < len(table.rows):
-                stage = y1 if table.at_end[i] else torch.addmv(y, slopes.columns(i), rows[i])
-                slope = field(times[i], stage)
-                slopes.push(slope)
-                if i == table.end:
-                    result.memory = slopes.lasting(slope)
-            return DensePiece(t, t_next, y, slopes.matrix(), table.weights)
-
-        result = Step(y1, errors, last, first, dense)
-        return result
+        return _ExplicitStep(y1, errors, last, first, self, t, t_next, y, slopes, rows, times)
 
     def _begin(self, t: Time, t_next: Time, y: Tensor) -> tuple[_Slopes, Sequence[Tensor]]:
         """Room for the stages, and every row of coefficients times the step."""
@@ -203,6 +197,30 @@ class ExplicitStepper:
 
     def _times(self, t: Time, t_next: Time) -> _StageTimes:
         return _StageTimes(self.table.nodes, t, t_next, self.device, self.time_dtype)
+
+
+@dataclass(slots=True)
+class _ExplicitStep(Step):
+    """A step that can still evaluate the stages which only dense output needs."""
+
+    stepper: ExplicitStepper
+    t: Time
+    t_next: Time
+    y0: Tensor
+    slopes: _Slopes
+    rows: Sequence[Tensor]
+    times: _StageTimes
+
+    def dense(self) -> DensePiece:
+        table, slopes = self.stepper.table, self.slopes
+        while (i := slopes.count) < len(table.rows):
+            at_end = table.at_end[i]
+            stage = self.y1 if at_end else torch.addmv(self.y0, slopes.columns(i), self.rows[i])
+            slope = self.stepper.field(self.times[i], stage)
+            slopes.push(slope)
+            if at_end:
+                self.memory = slopes.lasting(slope)
+        return DensePiece(self.t, self.t_next, self.y0, slopes.matrix(), table.weights)
 
 
 class _StageTimes:
@@ -254,7 +272,7 @@ class _Slopes(Protocol):
         """All stages as rows, shape (stages, N)."""
 
     def lasting(self, slope: Tensor) -> Tensor:
-        """A stage just pushed, safe to keep beyond the step."""
+        """A stage safe to keep: a field may write all its answers into one buffer of its own."""
 
 
 class _Stacked:
@@ -268,7 +286,7 @@ class _Stacked:
         return len(self._slopes)
 
     def push(self, slope: Tensor) -> None:
-        self._slopes.append(slope)
+        self._slopes.append(self.lasting(slope))
 
     def columns(self, count: int) -> Tensor:
         return torch.stack(self._slopes[:count]).t()
@@ -277,7 +295,7 @@ class _Stacked:
         return torch.stack(self._slopes)
 
     def lasting(self, slope: Tensor) -> Tensor:
-        return slope
+        return slope if slope.requires_grad else slope.clone()
 
 
 class _Scratch:
@@ -310,4 +328,4 @@ class _Scratch:
         return self._slopes
 
     def lasting(self, slope: Tensor) -> Tensor:
-        return slope.clone()  # a field may write all its answers into one buffer of its own
+        return slope.clone()
