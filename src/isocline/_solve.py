@@ -20,7 +20,7 @@ from .problem import Autocast, PackedField, Plan, Problem, SaveAt, TimeTensors, 
 from .progress import progress_bar
 from .solution import ERRORS, Solution, Statistics, Status
 from .solvers.base import Solver, Time
-from .state import Packing, State, tree_leaves, tree_rebuild
+from .state import Packing, State, tree_describe, tree_leaves, tree_rebuild
 from .validate import (
     check_controller,
     check_finite_state,
@@ -176,7 +176,11 @@ def _reducing(plan: Plan, packing: Packing) -> Plan:
         return plan
 
     def reduce(t: Time, row: Tensor) -> State:
-        return function(torch.as_tensor(t).to(row.real), packing.unpack(row))
+        kept = function(torch.as_tensor(t).to(row.real), packing.unpack(row))
+        if not all(isinstance(leaf, Tensor) for leaf in tree_leaves(kept)):
+            given = f"a function that returns {tree_describe(kept)}"
+            raise InputTypeError("save.fn", given, "a tensor or a structure of tensors")
+        return kept
 
     return replace(plan, reduce=reduce)
 
@@ -225,6 +229,8 @@ def _check_save(save: SaveAt | None) -> SaveAt:
     if not isinstance(save, SaveAt):
         hint = "For output times write `save=SaveAt(ts=...)`."
         raise InputTypeError("save", type(save).__name__, "a SaveAt", hint)
+    if save.fn is not None and not callable(save.fn):
+        raise InputTypeError("save.fn", type(save.fn).__name__, "a function fn(t, y)")
     return save
 
 

@@ -1,33 +1,36 @@
 """Parameter capture: which tensors does a field use, other than t and y?
 
 An adjoint that runs the forward loop without a graph must know every tensor that is to receive a
-gradient. Three sources are joined:
+gradient. Two sources are joined:
 
 1. what the field visibly holds: a module's parameters and buffers, closure cells, defaults,
    `functools.partial` arguments, globals that the code names, attributes of bound objects, `args`;
-2. the graph of one evaluation at (t0, y0): its leaves are known exactly;
-3. where that graph leads back into one made before the evaluation (the field closes over a
-   tensor that was computed, say by an encoder), the tensor at the border: from source 1, or
-   failing that by watching a second evaluation's calls.
+2. the graph of one evaluation at (t0, y0), followed to its leaves. Where it passes a tensor that
+   was computed before the solve (by an encoder, say) and that source 1 knows, it is followed no
+   further: that tensor receives the gradient, and hands it on.
 
-What the graph shows and none of them finds is an error, not a silent zero.
+A tensor that neither shows, because the field hides it and uses it only later, is met in the
+backward pass: an error, not a silent zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
-from torch.overrides import TorchFunctionMode
 
 from .errors import GradientError
 from .holdings import handed, held
 from .problem import PackedField
 
-__all__ = ["Captured", "capture"]
+__all__ = ["Captured", "Guard", "capture"]
+
+
+Edge = tuple[Node | None, int]
+"""An operation in autograd's graph, and which of its results."""
 
 
 class Captured(NamedTuple):
@@ -48,36 +51,47 @@ def capture(field: PackedField, t: Tensor, y: Tensor) -> Captured:
     """Watch one evaluation of `field` at the 0-d time `t` and the packed state `y`, shape (N,).
 
     Raises:
-        GradientError: if the field's graph reaches a tensor that cannot be named, or if the field
-            draws random numbers, which a backward pass could not draw again.
+        GradientError: if the field draws random numbers, which a backward pass could not draw
+            again.
     """
     root = (field.func, field.args)
     visible = [tensor for tensor in held(root) if tensor.requires_grad]
-    found = _Found(tensor for tensor in visible if tensor.is_leaf)
-    found.extend(handed(root))
+    found = _Found([*(tensor for tensor in visible if tensor.is_leaf), *handed(root)])
     saved, random = _SavedBytes(), _random_state(y.device)
-    with saved:
-        value, borders = _watch_graph(field, t, y, found)
+    with saved, torch.enable_grad():
+        leaf = y.detach().clone().requires_grad_()
+        value = field(t, leaf)
     if not all(map(torch.equal, random, _random_state(y.device))):
         raise GradientError(
             "the field draws random numbers (dropout, or noise of its own): it is not a function "
             "of (t, y), and a backward pass would see other draws. Draw them once before the "
             "solve and close over them, call `.eval()`, or use `adjoint=Direct()`."
         )
-    if found.lacks(borders):
-        found.extend(tensor for tensor in visible if edge_of(tensor) in borders)
-    if found.lacks(borders):
-        with _Watch() as watch, torch.enable_grad():
-            field(t, y.detach().requires_grad_())
-        found.extend(tensor for tensor in watch.used() if edge_of(tensor) in borders)
-    if unknown := found.lacks(borders):
-        raise GradientError(
-            f"the field depends on a tensor that was computed before the solve ({unknown}) and "
-            "cannot be found in its closure, attributes or arguments: its gradient would be "
-            "lost. Pass it through `args=`, or use `adjoint=Direct()`."
-        )
+    _follow(value, leaf, found, {edge_of(tensor): tensor for tensor in visible})
     tensors = tuple(found.tensors.values())
     return Captured(tensors, value.detach().clone(), saved.beyond(tensors))
+
+
+def _follow(value: Tensor, leaf: Tensor, found: _Found, visible: dict[Edge, Tensor]) -> None:
+    """Add what the graph of `value` depends on, `leaf` excepted, to `found`."""
+    if value.grad_fn is None:
+        found.extend([value])  # the field returned a leaf as it is
+        return
+    stack: list[Edge] = [edge_of(value)]
+    seen: set[Node] = set()
+    while stack:
+        edge = stack.pop()
+        node = edge[0]
+        if edge in visible:
+            found.extend([visible[edge]])
+        if node is None or node in seen or edge in found.edges:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor):
+            found.extend([variable] if variable is not leaf else [])
+        else:
+            stack += node.next_functions
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
@@ -86,6 +100,44 @@ def _random_state(device: torch.device) -> list[Tensor]:
     if device.type == "cuda":
         states.append(torch.cuda.get_rng_state(device))
     return states
+
+
+class Guard:
+    """Sees to it that what a step depends on was captured, though one evaluation did not show it.
+
+    A field may use a tensor only later, or only in some states. Its graph then reaches a leaf that
+    is not among the captured ones, whichever way it goes there.
+
+    Args:
+        captured: the tensors that receive a gradient.
+    """
+
+    def __init__(self, captured: Iterable[Tensor]) -> None:
+        found = _Found(captured)
+        self._known = set(found.tensors)
+        self._edges = found.edges
+        self._keep = found.tensors  # ids stay theirs
+
+    def check(self, outputs: Iterable[Tensor], leaves: Iterable[Tensor]) -> None:
+        """Raise `GradientError` if `outputs` depend on a leaf not captured nor one of `leaves`."""
+        known = self._known.union(map(id, leaves))
+        stack = [output.grad_fn for output in outputs if output.grad_fn is not None]
+        seen = set(stack)
+        while stack:
+            for edge in stack.pop().next_functions:
+                node = edge[0]
+                if node is None or node in seen or edge in self._edges:
+                    continue
+                seen.add(node)
+                if node.next_functions:
+                    stack.append(node)
+                elif id(getattr(node, "variable", self)) not in known and hasattr(node, "variable"):
+                    raise GradientError(
+                        "the field came to depend, later than at its first evaluation, on a "
+                        f"tensor of shape {tuple(node.variable.shape)} that cannot be found in "
+                        "its closure, attributes or arguments: its gradient would be lost. Pass "
+                        "it through `args=`, or use `adjoint=Direct()`."
+                    )
 
 
 class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
@@ -104,9 +156,6 @@ class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
         """Bytes in storages that do not belong to `tensors`."""
         known = {tensor.untyped_storage().data_ptr() for tensor in tensors}
         return sum(size for pointer, size in self._storages.items() if pointer not in known)
-
-
-Edge = tuple[Node | None, int]
 
 
 def edge_of(tensor: Tensor) -> Edge:
@@ -128,71 +177,3 @@ class _Found:
                 self.tensors[id(tensor)] = tensor
                 if tensor.grad_fn is not None:
                     self.edges.add(edge_of(tensor))
-
-    def lacks(self, borders: set[Edge]) -> str:
-        """The name of an operation at the border whose result was not found; "" if none is."""
-        missing = next((node for node, number in borders if (node, number) not in self.edges), None)
-        return "" if missing is None else missing.name()
-
-
-def _watch_graph(
-    field: PackedField, t: Tensor, y: Tensor, found: _Found
-) -> tuple[Tensor, set[Edge]]:
-    """Evaluate once; add the graph's leaves to `found`; return the value and the border edges."""
-    with torch.enable_grad():
-        leaf = y.detach().clone().requires_grad_()
-        # Nodes are numbered as they are made: whatever the evaluation makes comes after this.
-        mark: int = leaf.view(-1).grad_fn._sequence_nr()  # type: ignore[union-attr]
-        value = field(t, leaf)
-    borders: set[Edge] = set()
-    seen: set[Node] = set()
-    stack = [value.grad_fn] if value.grad_fn is not None else []
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor):
-            if variable is not leaf:
-                found.extend([variable])
-            continue
-        for parent, number in node.next_functions:
-            if parent is None:
-                continue
-            made_before = parent._sequence_nr() < mark
-            if (parent, number) in found.edges or made_before:
-                borders.add((parent, number))
-            else:
-                stack.append(parent)
-    if value.grad_fn is None and value.requires_grad:  # the field returned a leaf as it is
-        found.extend([value])
-    return value, borders
-
-
-class _Watch(TorchFunctionMode):
-    """Sees each tensor that enters a torch call and was not made by an earlier one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._used: dict[int, Tensor] = {}
-        self._made: dict[int, Tensor] = {}
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        for tensor in held((args, kwargs), depth=3):
-            if tensor.requires_grad and id(tensor) not in self._made:
-                self._used[id(tensor)] = tensor
-        result = func(*args, **kwargs)
-        for tensor in held(result, depth=3):
-            self._made[id(tensor)] = tensor
-        return result
-
-    def used(self) -> list[Tensor]:
-        return list(self._used.values())

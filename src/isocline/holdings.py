@@ -67,11 +67,13 @@ def _parts(thing: Any) -> Iterable[Any]:
         return _function_parts(thing)
     if isinstance(thing, (types.ModuleType, types.BuiltinFunctionType)):
         return []
-    parts = list(getattr(thing, "__dict__", {}).values())
+    parts: list[Any] = []
+    with contextlib.suppress(Exception):  # a `__getattr__` of the user's may raise anything
+        parts += vars(thing).values()
     for cls in type(thing).__mro__:
         slots = getattr(cls, "__slots__", ())
         names = (slots,) if isinstance(slots, str) else slots
-        parts += [getattr(thing, name) for name in names if hasattr(thing, name)]
+        parts += [getattr(thing, name, None) for name in names]
     if isinstance(thing, nn.Module):
         parts.append(type(thing).forward)
     elif callable(thing):

@@ -132,6 +132,7 @@ class PackedField:
             and isinstance(derivative, Tensor)
             and derivative.shape == shape
             and derivative.dtype == y.dtype
+            and derivative.device == y.device
         ):
             return derivative.flatten()
         self.packing.check_derivative(derivative)

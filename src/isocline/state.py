@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import InputError, InputTypeError
 
-__all__ = ["Packing", "State", "tree_leaves", "tree_rebuild"]
+__all__ = ["Packing", "State", "tree_describe", "tree_leaves", "tree_rebuild"]
 
 State = Any
 """A tensor, or a nested tuple, list or dict of tensors."""

@@ -6,7 +6,7 @@ Each failure names the argument, what was given, and what is expected.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -52,13 +52,8 @@ def check_time(name: str, t: Any) -> float:
         if t.numel() != 1 or t.is_complex():
             raise InputError(name, f"{t.dtype} of shape {tuple(t.shape)}", "a real scalar")
         value = float(t.detach())
-    elif isinstance(t, (int, float)) and not isinstance(t, bool):
-        value = float(t)
     else:
-        try:
-            value = float(t)
-        except (TypeError, ValueError):
-            raise InputTypeError(name, type(t).__name__, "a number or a 0-d tensor") from None
+        value = _number(name, t, "a number or a 0-d tensor")
     if not math.isfinite(value):
         raise InputError(name, str(value), "a finite time")
     return value
@@ -73,12 +68,10 @@ def check_ts(ts: Tensor | Sequence[float] | None, t0: float, t1: float) -> tuple
             raise InputError("save.ts", f"shape {tuple(ts.shape)}", "real times of shape (T,)")
         times = tuple(map(float, ts.detach().tolist()))
     else:
-        try:
-            times = tuple(float(t) for t in ts)
-        except (TypeError, ValueError):
-            raise InputTypeError(
-                "save.ts", type(ts).__name__, "a sequence of numbers or a 1-d tensor"
-            ) from None
+        expected = "a sequence of numbers or a 1-d tensor"
+        if isinstance(ts, (str, bytes)) or not isinstance(ts, Iterable):
+            raise InputTypeError("save.ts", type(ts).__name__, expected)
+        times = tuple(_number("save.ts", t, expected) for t in ts)
     if not times:
         raise InputError("save.ts", "no times", "at least one time")
     sign = 1 if t1 >= t0 else -1
@@ -111,10 +104,12 @@ def check_tolerance(name: str, value: Any, packing: Packing) -> float | Tensor:
         if not (value >= 0 and math.isfinite(value)):
             raise InputError(name, str(value), "a finite number, zero or more")
         return float(value)
-    leaves = [value] * len(packing.shapes) if isinstance(value, Tensor) else None
+    leaves: list[Any] | None = None
+    if isinstance(value, Tensor):
+        leaves = [value] * len(packing.shapes)
     if leaves is None and not packing.single and packing.fits(value):
         leaves = packing.leaves(value)
-    if leaves is None or len(leaves) != len(packing.shapes):
+    if leaves is None or not all(map(_real, leaves)):
         expected = "a number or a tensor" + ("" if packing.single else ", or a structure like y0")
         raise InputTypeError(name, type(value).__name__, expected)
     real = packing.time_dtype
@@ -131,6 +126,24 @@ def check_tolerance(name: str, value: Any, packing: Packing) -> float | Tensor:
     if not bool((vector >= 0).all()) or not bool(vector.isfinite().all()):
         raise InputError(name, "a tensor with negative or non-finite values", "zero or more")
     return vector
+
+
+def _number(name: str, value: Any, expected: str) -> float:
+    """A real number as a float; what only happens to convert, like "1" or True, is refused."""
+    try:
+        if not isinstance(value, (str, bytes, bool)):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    given = repr(value) if isinstance(value, (str, bytes, bool)) else type(value).__name__
+    raise InputTypeError(name, given, expected)
+
+
+def _real(leaf: Any) -> bool:
+    """Whether a leaf of a tolerance is a real number or tensor."""
+    if isinstance(leaf, Tensor):
+        return not leaf.is_complex()
+    return isinstance(leaf, (int, float)) and not isinstance(leaf, bool)
 
 
 def check_solver(solver: Solver | str) -> Solver:
@@ -153,8 +166,9 @@ def check_controller(
     """The controller; by default PID where the solver estimates its error, else Constant."""
     if controller is None:
         controller = PID() if solver.adaptive else Constant()
-    if not callable(getattr(controller, "decide", None)):
-        raise InputTypeError("controller", type(controller).__name__, "PID(), Constant() or such")
+    if isinstance(controller, type) or not callable(getattr(controller, "decide", None)):
+        given = controller if isinstance(controller, type) else type(controller)
+        raise InputTypeError("controller", given.__name__, "PID(), Constant() or such")
     if controller.adaptive and not solver.adaptive:
         raise InputError(
             "controller",

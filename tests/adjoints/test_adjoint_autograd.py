@@ -269,3 +269,16 @@ def test_a_field_may_remember_its_last_output(name: str) -> None:
         solve(field, ones(), FEW[name]).ys.sum().backward()
         gradients.append(field.rate.grad)
     torch.testing.assert_close(gradients[1:], gradients[:1] * 2, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_saved_tensors_may_be_packed_away(name: str) -> None:
+    """Under `save_on_cpu` what comes back is another object, on the same edge of the graph."""
+    field, y0 = Decay(), ones()
+    context = field.rate.exp()
+    with torch.autograd.graph.save_on_cpu():
+        ys = solve(lambda t, y: field(t, y) * context, y0, FEW[name]).ys
+    ys.sum().backward()
+    rate = math.exp(0.7)
+    whole = -3 * math.exp(-0.7 * rate) * (rate + 0.7 * rate)
+    assert float(field.rate.grad) == pytest.approx(whole, rel=1e-5)

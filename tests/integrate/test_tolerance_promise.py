@@ -8,7 +8,7 @@ from torch import Tensor
 
 import isocline as ic
 
-from ..known import ADAPTIVE, swing, swung
+from ..known import ADAPTIVE, Logged, swing, swung
 
 EVERY = pytest.mark.parametrize("method", ADAPTIVE, ids=lambda method: method.__name__)
 Method = type[ic.solvers.ExplicitRungeKutta]
@@ -83,6 +83,37 @@ def test_norms_agree_on_one_sample(method: Method) -> None:
     ]
     for end in ends[1:]:
         torch.testing.assert_close(end, ends[0], rtol=1e-9, atol=1e-9)
+
+
+@EVERY
+def test_errors_are_weighed_by_the_larger_end_of_the_step(method: Method) -> None:
+    """One step's ratio by hand: error / (atol + rtol max(|y|, |y1|)), root mean square."""
+    rtol, atol, h = 1e-3, 1e-5, 0.3
+    y0 = torch.tensor([3.0, 0.01], dtype=torch.float64)
+    controller = Logged(ic.PID())
+    ic.solve(
+        swing, y0, 0.2, 9, solver=method(), rtol=rtol, atol=atol, dt0=h, max_steps=1,
+        controller=controller, throw=False,
+    )  # fmt: skip
+    stepper = method().bind(swing, y0, torch.float64)
+    step = stepper.step(0.2, 0.2 + h, y0, None)
+    scale = atol + rtol * torch.maximum(y0.abs(), step.y1.abs())
+    norms = [(error / scale).square().mean().sqrt() for error in step.errors]
+    expected = norms[0] if len(norms) == 1 else stepper.combine_errors(*norms)
+    assert controller.log[0][1] == pytest.approx(expected.item(), rel=1e-9)
+
+
+@EVERY
+def test_the_unit_of_the_state_does_not_matter(method: Method) -> None:
+    """With atol in the same unit every step is the same, to the last bit for a power of two."""
+    unit = 2.0**20
+    save = ic.SaveAt(steps=True)
+    plain, scaled = (
+        ic.solve(swing, u * start(), 0, 10, solver=method(), atol=1e-7 * u, save=save)
+        for u in (1.0, unit)
+    )
+    assert torch.equal(scaled.ts, plain.ts)
+    assert torch.equal(scaled.ys, unit * plain.ys)
 
 
 def test_tolerances_may_differ_between_leaves_and_elements() -> None:

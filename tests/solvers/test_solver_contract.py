@@ -172,7 +172,7 @@ SAVES: dict[str, Callable[[float, float], ic.SaveAt]] = {
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @given(
-    t0=st.one_of(st.just(0.0), st.floats(-1e3, 1e3)),
+    t0=st.one_of(st.just(0.0), st.floats(-2, 2), st.floats(-1e3, 1e3)),
     length=st.floats(1e-3, 4.0),
     way=st.sampled_from([1, -1]),
     mode=st.sampled_from(sorted(SAVES)),
@@ -210,6 +210,24 @@ def test_a_stiff_start_does_not_push_the_first_probe_outside(method: Method) -> 
     ic.solve(field, torch.ones(1, dtype=torch.float64), 0.0, 1e-8, **either(method, 1e-8))
     assert min(field.values) >= 0
     assert max(field.values) <= 1e-8
+
+
+@EVERY
+@GRAD
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_no_stage_looks_beyond_its_step(method: Method, grad: bool, dtype: torch.dtype) -> None:
+    """Where t and t_next differ in size, t + (t_next - t) is not always t_next."""
+    field = Watched(lambda t, y: 0 * y)
+    y = torch.ones(1, dtype=torch.float64)
+    stepper = method().bind(field, y, dtype)
+    ends = torch.randn(100, 2, dtype=torch.float64) * 10.0 ** torch.randint(-6, 3, (100, 2))
+    with torch.set_grad_enabled(grad):
+        for t, t_next in ends.tolist():
+            field.values.clear()
+            stepper.step(t, t_next, y, None).dense()
+            low, high = sorted(torch.tensor([t, t_next], dtype=torch.float64).to(dtype).tolist())
+            assert low <= min(field.values)
+            assert max(field.values) <= high
 
 
 # --- purity ----------------------------------------------------------------------------------

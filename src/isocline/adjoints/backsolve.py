@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..capture import capture
+from ..capture import Guard, capture
 from ..controllers.norms import Norm
 from ..errors import GradientError
 from ..integrate import Outcome, integrate
@@ -197,6 +197,7 @@ class _AdjointField:
     def __init__(self, field: PackedField, captured: list[Tensor]) -> None:
         self.field = field
         self.captured = captured
+        self.guard = Guard(captured)
         self.evaluations = 0
         inner = field.packing
         count = sum(tensor.numel() for tensor in captured)
@@ -218,10 +219,11 @@ class _AdjointField:
         with torch.enable_grad():
             leaf = y.detach().requires_grad_()
             slope = self.field(t, leaf)
-        if slope.grad_fn is None:  # a field that depends on nothing but t
+        if not slope.requires_grad:  # a field that depends on nothing but t
             return torch.cat([slope, torch.zeros_like(state[self._size :])])
+        self.guard.check([slope], [leaf])
         found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            slope, [leaf, *self.captured], -adjoint, allow_unused=True
+            slope, [leaf, *self.captured], -adjoint, allow_unused=True, retain_graph=True
         )
         parts = [
             (torch.zeros_like(tensor) if gradient is None else gradient).reshape(-1).to(state.dtype)

@@ -78,13 +78,12 @@ def pulled_back(
     outputs: Sequence[Tensor],
     cotangents: Sequence[Tensor],
     inputs: Sequence[Tensor],
-    *,
-    keep: bool = False,
 ) -> tuple[Any, ...]:
     """Gradients of `inputs`: tensors, and None for those that nothing depends on.
 
-    Outputs that depend on nothing (the slopes of a field of time alone) are left out; `keep`
-    retains the graph.
+    Outputs that depend on nothing (the slopes of a field of time alone) are left out. The graph
+    is retained: a caller may ask for another gradient, and it may pass through a tensor that the
+    field computed once, before the solve.
     """
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
     return torch.autograd.grad(
@@ -92,7 +91,7 @@ def pulled_back(
         inputs,
         [cotangent for _, cotangent in pairs],
         allow_unused=True,
-        retain_graph=keep,
+        retain_graph=True,
     )
 
 

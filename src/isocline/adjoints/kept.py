@@ -61,10 +61,14 @@ class KeptStep(Step):
         if memory is not None:
             outputs.append(self.graph.memory)
             weights.append(memory)
-        leaves = [self.y0] if self.memory0 is None else [self.y0, self.memory0]
-        found = pulled_back(outputs, weights, [*leaves, *inputs], keep=True)
+        found = pulled_back(outputs, weights, [*self.leaves, *inputs])
         of_memory = None if self.memory0 is None else found[1]
-        return found[0], of_memory, found[len(leaves) :]
+        return found[0], of_memory, found[len(self.leaves) :]
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        """Where the step's own graph ends."""
+        return [self.y0] if self.memory0 is None else [self.y0, self.memory0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..capture import Guard
 from ..integrate import Clock, Outcome, Saver, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
@@ -93,16 +94,18 @@ class Replay:
         """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
         times = self.problem.times or ()
         inputs = [*captured, *times]
+        guard = Guard(inputs)
         totals = ParameterGradients(len(inputs))
         gradient = torch.zeros_like(self.problem.y0)
         for index, y in self._recomputed(states):
-            gradient, found = self._pull_again(index, y, gradient, inputs, cotangents)
+            gradient, found = self._pull_again(index, y, gradient, inputs, cotangents, guard)
             totals.add(found)
         memory: Tensor | None = None
         for index in range(len(self.kept) - 1, -1, -1):
             kept = self.kept[index]
             with torch.enable_grad():
                 rows, weights = self._outputs(index, kept.y0, kept.graph, cotangents)
+            guard.check([kept.graph.y1, *rows], kept.leaves)
             gradient, memory, found = kept.pull(gradient, memory, rows, weights, inputs)
             totals.add(found)
         gradient = gradient + cotangents[0][: len(self._saver.initial_times())].sum(0)
@@ -133,6 +136,7 @@ class Replay:
         gradient: Tensor,
         inputs: Sequence[Tensor],
         cotangents: tuple[Tensor, ...],
+        guard: Guard,
     ) -> tuple[Tensor, Gradients]:
         """Take a step again with a graph; gradients of its start and of `inputs`."""
         taken, clock = self.steps[index], self._clock
@@ -140,6 +144,7 @@ class Replay:
             leaf = y.detach().requires_grad_()
             step = self._stepper.advance(clock.time(taken.t), clock.time(taken.t_next), leaf)
             rows, weights = self._outputs(index, leaf, step, cotangents)
+        guard.check([step.y1, *rows], [leaf])
         found = pulled_back([step.y1, *rows], [gradient, *weights], [leaf, *inputs])
         return found[0], found[1:]
 

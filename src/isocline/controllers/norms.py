@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -70,10 +70,20 @@ def rms(packing: Packing) -> Norm:
 
 def _custom(function: Callable[[State], Tensor], packing: Packing) -> Norm:
     def norm(*errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
-        norms = [torch.as_tensor(function(packing.unpack(error))) for error in errors]
+        norms = [_scalar(function(packing.unpack(error))) for error in errors]
         return norms[0] if combine is None else combine(*norms)
 
     return norm
+
+
+def _scalar(value: Any) -> Tensor:
+    """What a user's norm returned, if it is a real scalar."""
+    if isinstance(value, (int, float)):
+        return torch.tensor(float(value))
+    if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex():
+        shown = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise InputTypeError("norm", f"a function that returns {shown}", "a real scalar")
+    return value.reshape(())
 
 
 def make_norm(choice: str | Callable[[State], Tensor] | None, packing: Packing) -> Norm:
