@@ -7,7 +7,9 @@ gradient. Two sources are joined:
    `functools.partial` arguments, globals that the code names, attributes of bound objects, `args`;
 2. the graph of one evaluation at (t0, y0), followed to its leaves. Where it passes a tensor that
    was computed before the solve (by an encoder, say) and that source 1 knows, it is followed no
-   further: that tensor receives the gradient, and hands it on.
+   further: that tensor receives the gradient, and hands it on. Unless it was computed from another
+   captured tensor: autograd would then give that one its share twice, so the graph is followed
+   through, and leaves alone are captured.
 
 A tensor that neither shows, because the field hides it and uses it only later, is met in the
 backward pass: an error, not a silent zero.
@@ -15,7 +17,7 @@ backward pass: an error, not a silent zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -37,12 +39,14 @@ class Captured(NamedTuple):
     """What one watched evaluation of a field tells.
 
     Attributes:
-        tensors: the tensors requiring grad that the field depends on, besides t and y.
+        tensors: the tensors requiring grad that the field depends on, or may, besides t and y.
+        used: which of them that evaluation used.
         value: the field at the watched point, detached.
         graph_bytes: what autograd keeps of one evaluation, beyond those tensors.
     """
 
     tensors: tuple[Tensor, ...]
+    used: tuple[bool, ...]
     value: Tensor
     graph_bytes: int
 
@@ -67,31 +71,60 @@ def capture(field: PackedField, t: Tensor, y: Tensor) -> Captured:
             "of (t, y), and a backward pass would see other draws. Draw them once before the "
             "solve and close over them, call `.eval()`, or use `adjoint=Direct()`."
         )
-    _follow(value, leaf, found, {edge_of(tensor): tensor for tensor in visible})
+    used = _follow(value, leaf, found, {edge_of(tensor): tensor for tensor in visible})
+    for tensor in list(found.tensors.values()):
+        _disentangle(tensor, found)
     tensors = tuple(found.tensors.values())
-    return Captured(tensors, value.detach().clone(), saved.beyond(tensors))
+    return Captured(
+        tensors,
+        tuple(tensor in used for tensor in map(id, tensors)),
+        value.detach().clone(),
+        saved.beyond(tensors),
+    )
 
 
-def _follow(value: Tensor, leaf: Tensor, found: _Found, visible: dict[Edge, Tensor]) -> None:
-    """Add what the graph of `value` depends on, `leaf` excepted, to `found`."""
+def _follow(value: Tensor, leaf: Tensor, found: _Found, visible: dict[Edge, Tensor]) -> set[int]:
+    """Add what the graph of `value` depends on, `leaf` excepted; the ids of all it depends on."""
+    used: set[int] = set()
     if value.grad_fn is None:
         found.extend([value])  # the field returned a leaf as it is
+        return {id(value)}
+    for tensor in _upstream(edge_of(value), {**visible, **found.edges}):
+        if tensor is not leaf:
+            found.extend([tensor])
+            used.add(id(tensor))
+    return used
+
+
+def _disentangle(tensor: Tensor, found: _Found) -> None:
+    """Put the leaves of a tensor in its place, if it was computed from another that was found."""
+    if tensor.grad_fn is None:
         return
-    stack: list[Edge] = [edge_of(value)]
-    seen: set[Node] = set()
+    others = {edge: other for edge, other in found.edges.items() if other is not tensor}
+    sources = list(_upstream(edge_of(tensor), others))
+    if any(id(source) in found.tensors for source in sources):
+        found.drop(tensor)
+        found.extend(source for source in sources if source.is_leaf)
+
+
+def _upstream(edge: Edge, stops: Mapping[Edge, Tensor]) -> Iterator[Tensor]:
+    """The leaves behind an edge of the graph, and the tensors at `stops`, not looked behind."""
+    stack, seen = [edge], {edge}
     while stack:
         edge = stack.pop()
         node = edge[0]
-        if edge in visible:
-            found.extend([visible[edge]])
-        if node is None or node in seen or edge in found.edges:
+        if node is None:
             continue
-        seen.add(node)
+        if edge in stops:
+            yield stops[edge]
+            continue
         variable = getattr(node, "variable", None)
         if isinstance(variable, Tensor):
-            found.extend([variable] if variable is not leaf else [])
-        else:
-            stack += node.next_functions
+            yield variable
+            continue
+        new = [parent for parent in node.next_functions if parent not in seen]
+        seen.update(new)
+        stack += new
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
@@ -164,11 +197,11 @@ def edge_of(tensor: Tensor) -> Edge:
 
 
 class _Found:
-    """Tensors requiring grad by identity, and the graph edges of those that are not leaves."""
+    """Tensors requiring grad by identity, and those that are not leaves by their edge too."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self.tensors: dict[int, Tensor] = {}
-        self.edges: set[Edge] = set()
+        self.edges: dict[Edge, Tensor] = {}
         self.extend(tensors)
 
     def extend(self, tensors: Iterable[Tensor]) -> None:
@@ -176,4 +209,8 @@ class _Found:
             if tensor.requires_grad and id(tensor) not in self.tensors:
                 self.tensors[id(tensor)] = tensor
                 if tensor.grad_fn is not None:
-                    self.edges.add(edge_of(tensor))
+                    self.edges[edge_of(tensor)] = tensor
+
+    def drop(self, tensor: Tensor) -> None:
+        del self.tensors[id(tensor)]
+        self.edges.pop(edge_of(tensor), None)

@@ -18,7 +18,7 @@ DIRECT = ic.Direct()
 CHECKPOINTED: dict[str, ic.Checkpointed] = {
     "checkpointed": ic.Checkpointed(),
     "no_graphs": ic.Checkpointed(graph_budget=0),
-    "some_graphs": ic.Checkpointed(graph_budget=6000),  # a few steps of the problem below
+    "some_graphs": ic.Checkpointed(graph_budget=2000),  # a few steps of the problem below
     "slots1": ic.Checkpointed(slots=1),
     "slots2": ic.Checkpointed(slots=2),
     "slots3": ic.Checkpointed(slots=3),

@@ -14,6 +14,7 @@ where the reverse flow is unstable.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -30,7 +31,7 @@ from ..solution import ERRORS, Statistics, Status
 from ..solvers.base import Solver
 from ..solvers.registry import by_name
 from ..state import Packing
-from .base import Trajectory, once, stacked, tensors_of_times
+from .base import Inputs, Trajectory, once, stacked, tensors_of_times, without_hooks
 
 __all__ = ["Backsolve"]
 
@@ -71,8 +72,8 @@ class Backsolve:
         solves = _Solves(
             replace(problem, f0=captured.value), plan, reverse_plan, self.seminorm, stats
         )
-        times = tensors_of_times(problem.times)
-        rows = _Backsolved.apply(solves, problem.y0, *times, *captured.tensors)  # type: ignore[no-untyped-call]
+        inputs = Inputs([problem.y0, *tensors_of_times(problem.times)], captured)
+        rows = _Backsolved.apply(solves, inputs, *inputs.all)  # type: ignore[no-untyped-call]
         return Trajectory(solves.outcome, rows)
 
 
@@ -92,7 +93,7 @@ class _Solves:
         return stacked(self.outcome.rows, self.problem.y0), self.outcome.y
 
     def backward(
-        self, rows: Tensor, end: Tensor, captured: list[Tensor], g_rows: Tensor
+        self, rows: Tensor, end: Tensor, captured: Sequence[Tensor], g_rows: Tensor
     ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
         """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
         problem, outcome = self.problem, self.outcome
@@ -141,14 +142,13 @@ class _Reverse:
     """The reverse solve, in pieces between saved states."""
 
     def __init__(
-        self, problem: Problem, plan: Plan, captured: list[Tensor], seminorm: bool
+        self, problem: Problem, plan: Plan, captured: Sequence[Tensor], seminorm: bool
     ) -> None:
         self.size = problem.y0.numel()
         self.captured = captured
         self.field = _AdjointField(problem.field, captured)
-        self.shapes = [tensor.shape for tensor in captured]
-        self.parameters = problem.y0.new_zeros(sum(tensor.numel() for tensor in captured))
-        count = self.parameters.numel()
+        count = self.field.packing.size - 2 * self.size
+        self.parameters = problem.y0.new_zeros(count)
         self.plan = replace(
             plan,
             rtol=_extended(plan.rtol, self.size, count),
@@ -184,23 +184,23 @@ class _Reverse:
         return y, adjoint
 
     def parameter_gradients(self) -> list[Tensor]:
-        pieces = self.parameters.split([tensor.numel() for tensor in self.captured])
+        sizes = [_size(tensor, self.parameters.dtype) for tensor in self.captured]
+        pieces = self.parameters.split(sizes)
         return [
-            (piece if tensor.is_complex() else piece.real).view(tensor.shape).to(tensor)
-            for piece, tensor in zip(pieces, self.captured, strict=True)
+            _unflattened(piece, tensor) for piece, tensor in zip(pieces, self.captured, strict=True)
         ]
 
 
 class _AdjointField:
     """(y, a, theta's adjoint) -> their rates of change; stands in for a `PackedField`."""
 
-    def __init__(self, field: PackedField, captured: list[Tensor]) -> None:
+    def __init__(self, field: PackedField, captured: Sequence[Tensor]) -> None:
         self.field = field
         self.captured = captured
         self.guard = Guard(captured)
         self.evaluations = 0
         inner = field.packing
-        count = sum(tensor.numel() for tensor in captured)
+        count = sum(_size(tensor, inner.dtype) for tensor in captured)
         shapes = (*inner.shapes, *inner.shapes, torch.Size([count]))
         self.packing = Packing(
             template=(),
@@ -226,10 +226,30 @@ class _AdjointField:
             slope, [leaf, *self.captured], -adjoint, allow_unused=True, retain_graph=True
         )
         parts = [
-            (torch.zeros_like(tensor) if gradient is None else gradient).reshape(-1).to(state.dtype)
+            _flattened(torch.zeros_like(tensor) if gradient is None else gradient, state.dtype)
             for gradient, tensor in zip(found, [leaf, *self.captured], strict=True)
         ]
         return torch.cat([slope.detach(), *parts])
+
+
+def _size(tensor: Tensor, dtype: torch.dtype) -> int:
+    """Elements that a tensor's gradient takes in a vector of `dtype`."""
+    return tensor.numel() * (2 if tensor.is_complex() and not dtype.is_complex else 1)
+
+
+def _flattened(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """A gradient as a vector of `dtype`; complex numbers as pairs where it is real."""
+    if gradient.is_complex() and not dtype.is_complex:
+        gradient = torch.view_as_real(gradient.resolve_conj())
+    return gradient.reshape(-1).to(dtype)
+
+
+def _unflattened(vector: Tensor, like: Tensor) -> Tensor:
+    """What `_flattened` made, shaped as the tensor whose gradient it is."""
+    if like.is_complex() and not vector.is_complex():
+        return torch.view_as_complex(vector.view(*like.shape, 2)).to(like)
+    real = vector.real if vector.is_complex() and not like.is_complex() else vector
+    return real.view(like.shape).to(like)
 
 
 def _extended(tolerance: float | Tensor, size: int, count: int) -> float | Tensor:
@@ -259,18 +279,21 @@ class _Backsolved(torch.autograd.Function):
     """Rows of a solve, differentiable in y0, times and captured tensors."""
 
     @staticmethod
-    def forward(ctx: Any, solves: _Solves, *inputs: Tensor | None) -> Tensor:
+    def forward(ctx: Any, solves: _Solves, inputs: Inputs, *every: Tensor | None) -> Tensor:
         rows, end = solves.forward()
-        ctx.solves = solves
-        ctx.save_for_backward(rows, end, *inputs)
+        ctx.solves, ctx.inputs = solves, inputs
+        # A copy of the rows: the next layer may well change them in place.
+        ctx.save_for_backward(rows.clone(), end, *inputs.watched)
         return rows
 
     @staticmethod
     def backward(ctx: Any, g_rows: Tensor) -> tuple[Tensor | None, ...]:
         solves: _Solves = ctx.solves
-        rows, end, *inputs = ctx.saved_tensors
+        inputs: Inputs = ctx.inputs
+        rows, end, *_ = ctx.saved_tensors
         began = perf_counter()
-        with torch.no_grad(), autocast_off(end.device):
-            y0, times, parameters = solves.backward(rows, end, inputs[4:], g_rows)
+        with torch.no_grad(), autocast_off(end.device), without_hooks(inputs.captured):
+            y0, times, parameters = solves.backward(rows, end, inputs.captured, g_rows)
         solves.stats.wall_time_backward += perf_counter() - began
-        return (None, *once([y0, *times, *parameters], [*inputs, g_rows]))
+        gradients = once([y0, *times, *parameters], [*inputs.all, g_rows])
+        return (None, None, *gradients)

@@ -9,13 +9,15 @@ do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
+from ..capture import Captured
 from ..errors import GradientError
 from ..integrate import Outcome
 from ..problem import Plan, Problem, TimeTensors
@@ -93,6 +95,44 @@ def pulled_back(
         allow_unused=True,
         retain_graph=True,
     )
+
+
+class Inputs:
+    """The inputs of a solve, between its forward and its backward pass.
+
+    Those that a watched evaluation used are saved through autograd, so that changing one in place
+    before the backward pass is an error. One that the field merely may use is held as it is: an
+    optimiser step on a part of a larger model that the field never touches is no fault.
+
+    Args:
+        given: y0 and the times, None where no gradient of a time is wanted.
+        captured: what the field depends on.
+    """
+
+    def __init__(self, given: Sequence[Tensor | None], captured: Captured) -> None:
+        self.all = [*given, *captured.tensors]
+        used = [*(True for _ in given), *captured.used]
+        self.watched = [tensor for tensor, watch in zip(self.all, used, strict=True) if watch]
+        self.captured = captured.tensors
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any of them asks for a gradient."""
+        return any(tensor is not None and tensor.requires_grad for tensor in self.all)
+
+
+@contextlib.contextmanager
+def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Keep hooks on leaves for the whole gradient, away from the parts that it is summed from."""
+    hooked = [tensor for tensor in tensors if tensor.is_leaf and tensor._backward_hooks]
+    hooks = [tensor._backward_hooks for tensor in hooked]
+    for tensor in hooked:
+        tensor._backward_hooks = None
+    try:
+        yield
+    finally:
+        for tensor, found in zip(hooked, hooks, strict=True):
+            tensor._backward_hooks = found
 
 
 class _Once(torch.autograd.Function):

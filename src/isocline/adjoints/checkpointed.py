@@ -21,7 +21,7 @@ from ..integrate import Clock
 from ..problem import Plan, Problem, autocast_off
 from ..solution import Statistics
 from ..solvers.base import DensePiece
-from .base import Trajectory, once, tensors_of_times
+from .base import Inputs, Trajectory, once, tensors_of_times
 from .checkpoints import Checkpoints
 from .replay import Replay
 
@@ -54,11 +54,10 @@ class Checkpointed:
         """Integrate without a graph of the whole, and attach the backward pass to the result."""
         captured = capture(problem.field, problem.y0.real.new_tensor(problem.t0), problem.y0)
         problem = replace(problem, f0=captured.value)
-        inputs = (problem.y0, *tensors_of_times(problem.times), *captured.tensors)
-        wanted = any(tensor is not None and tensor.requires_grad for tensor in inputs)
-        keep = self._graphs_to_keep(captured, plan) if wanted else 0
+        inputs = Inputs([problem.y0, *tensors_of_times(problem.times)], captured)
+        keep = self._graphs_to_keep(captured, plan) if inputs.wanted else 0
         replay = Replay(problem, plan, self.slots, keep, stats)
-        rows, starts, slopes = _Replayed.apply(replay, *inputs)  # type: ignore[no-untyped-call]
+        rows, starts, slopes = _Replayed.apply(replay, inputs, *inputs.all)  # type: ignore[no-untyped-call]
         clock = Clock(problem, plan.ts, problem.times)
         pieces = tuple(
             DensePiece(clock.time(taken.t), clock.time(taken.t_next), y, k, replay.weights)
@@ -79,23 +78,25 @@ class _Replayed(torch.autograd.Function):
     """Rows and dense data of a solve, differentiable in y0, times and captured tensors."""
 
     @staticmethod
-    def forward(ctx: Any, replay: Replay, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, replay: Replay, inputs: Inputs, *every: Tensor | None
+    ) -> tuple[Tensor, ...]:
         outputs = replay.forward()
-        ctx.replay, ctx.split = replay, len(inputs)
-        # Saved through autograd: a parameter changed in place before backward is then an error,
-        # and the states are freed with the graph.
-        ctx.save_for_backward(*inputs, *replay.checkpoints.states)
-        replay.checkpoints.states = []
+        ctx.replay, ctx.inputs = replay, inputs
+        ctx.save_for_backward(*inputs.watched, *replay.checkpoints.states)
+        replay.checkpoints.states = []  # autograd has them now, and frees them with the graph
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         replay: Replay = ctx.replay
-        inputs, states = ctx.saved_tensors[: ctx.split], ctx.saved_tensors[ctx.split :]
+        inputs: Inputs = ctx.inputs
+        states = ctx.saved_tensors[len(inputs.watched) :]
         field, began = replay.problem.field, perf_counter()
         before = field.evaluations
         with torch.no_grad(), autocast_off(replay.problem.y0.device):
-            y0, times, captured = replay.backward(states, inputs[4:], cotangents)
+            y0, times, captured = replay.backward(states, inputs.captured, cotangents)
         replay.stats.nfe_backward += field.evaluations - before
         replay.stats.wall_time_backward += perf_counter() - began
-        return (None, *once([y0, *times, *captured], [*inputs, *cotangents]))
+        gradients = once([y0, *times, *captured], [*inputs.all, *cotangents])
+        return (None, None, *gradients)

@@ -15,7 +15,7 @@ from ..integrate import Clock, Outcome, Saver, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import Step, Stepper
-from .base import ParameterGradients, pulled_back, stacked
+from .base import ParameterGradients, pulled_back, stacked, without_hooks
 from .checkpoints import Checkpoints, backwards
 from .kept import KeepingSolver, KeptStep
 
@@ -94,8 +94,22 @@ class Replay:
         """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
         times = self.problem.times or ()
         inputs = [*captured, *times]
-        guard = Guard(inputs)
         totals = ParameterGradients(len(inputs))
+        with without_hooks(captured):
+            gradient = self._walk(states, inputs, totals, cotangents)
+        gradient = gradient + cotangents[0][: len(self._saver.initial_times())].sum(0)
+        of_times = tuple(totals.totals[len(captured) :]) or (None, None, None)
+        return gradient, of_times, tuple(totals.totals[: len(captured)])
+
+    def _walk(
+        self,
+        states: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        totals: ParameterGradients,
+        cotangents: tuple[Tensor, ...],
+    ) -> Tensor:
+        """Back over all steps: the gradient of the start, and that of `inputs` into `totals`."""
+        guard = Guard(inputs)
         gradient = torch.zeros_like(self.problem.y0)
         for index, y in self._recomputed(states):
             gradient, found = self._pull_again(index, y, gradient, inputs, cotangents, guard)
@@ -108,9 +122,7 @@ class Replay:
             guard.check([kept.graph.y1, *rows], kept.leaves)
             gradient, memory, found = kept.pull(gradient, memory, rows, weights, inputs)
             totals.add(found)
-        gradient = gradient + cotangents[0][: len(self._saver.initial_times())].sum(0)
-        of_times = tuple(totals.totals[len(captured) :]) or (None, None, None)
-        return gradient, of_times, tuple(totals.totals[: len(captured)])
+        return gradient
 
     def _recomputed(self, states: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
         """The steps without a graph, last first, each with the state it started from."""
