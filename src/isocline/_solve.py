@@ -112,9 +112,8 @@ def solve(
     packed = PackedField(field, packing, _check_args(args), Autocast.ambient(packing.device))
     with autocast_off(packing.device), progress_bar(progress, start, end) as on_step:
         problem = Problem(
-            # A copy: the caller may change the tensor while the solution still refers to it.
             packed,
-            packing.pack(y0).clone(memory_format=torch.contiguous_format),
+            _start(packing.pack(y0), save),
             start,
             end,
             times=_time_tensors(t0, t1, save.ts),
@@ -221,6 +220,11 @@ def _time_tensors(
 
     times = torch.empty(0, dtype=torch.float64) if ts is None else host(ts)
     return TimeTensors(host(t0).reshape(()), host(t1).reshape(()), times)
+
+
+def _start(y0: Tensor, save: SaveAt) -> Tensor:
+    """The packed initial state; a copy where the solution will go on referring to it."""
+    return y0.clone() if save.dense else y0.contiguous()
 
 
 def _check_save(save: SaveAt | None) -> SaveAt:

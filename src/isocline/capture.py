@@ -89,7 +89,7 @@ def _follow(value: Tensor, leaf: Tensor, found: _Found, visible: dict[Edge, Tens
     if value.grad_fn is None:
         found.extend([value])  # the field returned a leaf as it is
         return {id(value)}
-    for tensor in _upstream(edge_of(value), {**visible, **found.edges}):
+    for tensor in _upstream([edge_of(value)], {**visible, **found.edges}):
         if tensor is not leaf:
             found.extend([tensor])
             used.add(id(tensor))
@@ -101,15 +101,15 @@ def _disentangle(tensor: Tensor, found: _Found) -> None:
     if tensor.grad_fn is None:
         return
     others = {edge: other for edge, other in found.edges.items() if other is not tensor}
-    sources = list(_upstream(edge_of(tensor), others))
+    sources = list(_upstream([edge_of(tensor)], others))
     if any(id(source) in found.tensors for source in sources):
         found.drop(tensor)
         found.extend(source for source in sources if source.is_leaf)
 
 
-def _upstream(edge: Edge, stops: Mapping[Edge, Tensor]) -> Iterator[Tensor]:
-    """The leaves behind an edge of the graph, and the tensors at `stops`, not looked behind."""
-    stack, seen = [edge], {edge}
+def _upstream(edges: list[Edge], stops: Mapping[Edge, Tensor]) -> Iterator[Tensor]:
+    """The leaves behind edges of the graph, and the tensors at `stops`, not looked behind."""
+    stack, seen = list(edges), set(edges)
     while stack:
         edge = stack.pop()
         node = edge[0]
@@ -154,23 +154,14 @@ class Guard:
     def check(self, outputs: Iterable[Tensor], leaves: Iterable[Tensor]) -> None:
         """Raise `GradientError` if `outputs` depend on a leaf not captured nor one of `leaves`."""
         known = self._known.union(map(id, leaves))
-        stack = [output.grad_fn for output in outputs if output.grad_fn is not None]
-        seen = set(stack)
-        while stack:
-            for edge in stack.pop().next_functions:
-                node = edge[0]
-                if node is None or node in seen or edge in self._edges:
-                    continue
-                seen.add(node)
-                if node.next_functions:
-                    stack.append(node)
-                elif id(getattr(node, "variable", self)) not in known and hasattr(node, "variable"):
-                    raise GradientError(
-                        "the field came to depend, later than at its first evaluation, on a "
-                        f"tensor of shape {tuple(node.variable.shape)} that cannot be found in "
-                        "its closure, attributes or arguments: its gradient would be lost. Pass "
-                        "it through `args=`, or use `adjoint=Direct()`."
-                    )
+        for tensor in _upstream(list(map(edge_of, outputs)), self._edges):
+            if id(tensor) not in known:
+                raise GradientError(
+                    "the field came to depend, later than at its first evaluation, on a tensor of "
+                    f"shape {tuple(tensor.shape)} that cannot be found in its closure, attributes "
+                    "or arguments: its gradient would be lost. Pass it through `args=`, or use "
+                    "`adjoint=Direct()`."
+                )
 
 
 class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):

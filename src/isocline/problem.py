@@ -13,7 +13,7 @@ from torch import Tensor
 from .controllers.base import Controller
 from .controllers.norms import Norm
 from .solvers.base import Solver, Time
-from .state import Packing, State
+from .state import Packing, State, tree_leaves
 
 __all__ = ["Autocast", "PackedField", "Plan", "Problem", "SaveAt", "TimeTensors", "autocast_off"]
 
@@ -108,6 +108,7 @@ class PackedField:
         self.args = args
         self.autocast = autocast
         self.evaluations = 0
+        self.tensor_args = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         plain = packing.single and packing.dtypes[0] == packing.dtype
         self._shape = packing.shapes[0] if plain else None
         self._strides = torch.empty(packing.shapes[0], device="meta").stride()
@@ -183,26 +184,37 @@ class Problem:
         """+1 where time rises from t0 to t1, -1 where it falls."""
         return 1 if self.t1 >= self.t0 else -1
 
-    def traced(self, times: Sequence[float], ts: Sequence[float]) -> list[Time]:
-        """Times of saved states, as tensors where they are t0, t1 or one of `ts` and one is wanted.
+    def owners(self, times: Sequence[float], ts: Sequence[float]) -> list[int | str | None]:
+        """Whose each of the times of saved states is.
 
         Args:
             times: as the loop met them.
             ts: the output times asked for, in the same order.
+
+        Returns:
+            An index into `ts`, "t0", "t1", or None for a step's end in between, which is a constant
+            of the discrete solve.
         """
-        if self.times is None:
-            return list(times)
-        named: list[Time] = []
+        found: list[int | str | None] = []
         wanted = 0
         for t in times:
             if wanted < len(ts) and t == ts[wanted]:
-                named.append(self.times.ts[wanted])
+                found.append(wanted)
                 wanted += 1
-            elif t == self.t1:
-                named.append(self.times.t1)
             else:
-                named.append(self.times.t0 if t == self.t0 else t)
-        return named
+                found.append({self.t0: "t0", self.t1: "t1"}.get(t))
+        return found
+
+    def traced(self, times: Sequence[float], ts: Sequence[float]) -> list[Time]:
+        """Times of saved states, as tensors where a gradient with respect to times is wanted."""
+        if self.times is None:
+            return list(times)
+        named = {"t0": self.times.t0, "t1": self.times.t1, None: None}
+        found: list[Time] = []
+        for t, owner in zip(times, self.owners(times, ts), strict=True):
+            tensor = self.times.ts[owner] if isinstance(owner, int) else named[owner]
+            found.append(t if tensor is None else tensor)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..capture import Guard, capture
 from ..controllers.norms import Norm
-from ..errors import GradientError
+from ..errors import GradientError, InputError
 from ..integrate import Outcome, integrate
 from ..problem import PackedField, Plan, Problem, SaveAt, autocast_off
 from ..solution import ERRORS, Statistics, Status
@@ -63,6 +63,12 @@ class Backsolve:
         start = problem.y0.real.new_tensor(problem.t0)
         captured = capture(problem.field, start, problem.y0)
         solver = by_name(self.solver) if isinstance(self.solver, str) else self.solver
+        if solver is not None and plan.controller.adaptive and not solver.adaptive:
+            raise InputError(
+                "Backsolve.solver",
+                f"{solver.name}, which has no error estimate, under an adaptive controller",
+                "a solver with an error estimate, or a solve of constant steps",
+            )
         reverse_plan = replace(
             plan,
             solver=solver or plan.solver,
@@ -72,8 +78,9 @@ class Backsolve:
         solves = _Solves(
             replace(problem, f0=captured.value), plan, reverse_plan, self.seminorm, stats
         )
-        inputs = Inputs([problem.y0, *tensors_of_times(problem.times)], captured)
-        rows = _Backsolved.apply(solves, inputs, *inputs.all)  # type: ignore[no-untyped-call]
+        inputs = Inputs(captured, problem.field.tensor_args)
+        every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
+        rows = _Backsolved.apply(solves, inputs, *every)  # type: ignore[no-untyped-call]
         return Trajectory(solves.outcome, rows)
 
 
@@ -94,7 +101,7 @@ class _Solves:
 
     def backward(
         self, rows: Tensor, end: Tensor, captured: Sequence[Tensor], g_rows: Tensor
-    ) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
         """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
         problem, outcome = self.problem, self.outcome
         reverse = _Reverse(problem, self.reverse_plan, captured, self.seminorm)
@@ -127,14 +134,15 @@ class _Solves:
 
     def _distribute(self, g_t0: Tensor, g_rows: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Hand the rows' time gradients to t0, t1 and ts, whose rows they are."""
-        save, zero = self.plan.save, torch.zeros((), dtype=torch.float64)
-        # A step's end (SaveAt(steps=True)) is a constant of the discrete solve, except the last.
-        ends_at_t1 = self.outcome.t_end == self.problem.t1 and (save.keeps_t1 or save.steps)
-        g_t1 = g_rows.pop() if ends_at_t1 and g_rows else zero
+        rows = self.outcome.times[int(self.plan.save.t0) :]
+        g_t1 = torch.zeros((), dtype=torch.float64)
         g_ts = torch.zeros(len(self.plan.ts), dtype=torch.float64)
-        if not save.steps:
-            for i, gradient in enumerate(g_rows):
-                g_ts[i] = gradient
+        owners = self.problem.owners(rows, self.plan.ts)
+        for owner, gradient in zip(owners, g_rows, strict=True):
+            if isinstance(owner, int):
+                g_ts[owner] += gradient
+            elif owner == "t1":
+                g_t1 = g_t1 + gradient
         return g_t0, g_t1, g_ts
 
 
@@ -183,11 +191,15 @@ class _Reverse:
         y, adjoint, self.parameters = outcome.y.split([self.size, self.size, len(self.parameters)])
         return y, adjoint
 
-    def parameter_gradients(self) -> list[Tensor]:
+    def parameter_gradients(self) -> list[Tensor | None]:
+        """Gradients of the captured tensors, None for those that no evaluation used."""
         sizes = [_size(tensor, self.parameters.dtype) for tensor in self.captured]
         pieces = self.parameters.split(sizes)
         return [
-            _unflattened(piece, tensor) for piece, tensor in zip(pieces, self.captured, strict=True)
+            _unflattened(piece, tensor) if touched else None
+            for piece, tensor, touched in zip(
+                pieces, self.captured, self.field.touched, strict=True
+            )
         ]
 
 
@@ -198,6 +210,7 @@ class _AdjointField:
         self.field = field
         self.captured = captured
         self.guard = Guard(captured)
+        self.touched = [False] * len(captured)
         self.evaluations = 0
         inner = field.packing
         count = sum(_size(tensor, inner.dtype) for tensor in captured)
@@ -225,6 +238,10 @@ class _AdjointField:
         found: tuple[Tensor | None, ...] = torch.autograd.grad(
             slope, [leaf, *self.captured], -adjoint, allow_unused=True, retain_graph=True
         )
+        self.touched = [
+            before or gradient is not None
+            for before, gradient in zip(self.touched, found[1:], strict=True)
+        ]
         parts = [
             _flattened(torch.zeros_like(tensor) if gradient is None else gradient, state.dtype)
             for gradient, tensor in zip(found, [leaf, *self.captured], strict=True)
@@ -283,17 +300,17 @@ class _Backsolved(torch.autograd.Function):
         rows, end = solves.forward()
         ctx.solves, ctx.inputs = solves, inputs
         # A copy of the rows: the next layer may well change them in place.
-        ctx.save_for_backward(rows.clone(), end, *inputs.watched)
+        ctx.save_for_backward(rows.clone(), end, *inputs.watched(every))
         return rows
 
     @staticmethod
     def backward(ctx: Any, g_rows: Tensor) -> tuple[Tensor | None, ...]:
         solves: _Solves = ctx.solves
         inputs: Inputs = ctx.inputs
-        rows, end, *_ = ctx.saved_tensors
+        rows, end, *saved = ctx.saved_tensors
         began = perf_counter()
         with torch.no_grad(), autocast_off(end.device), without_hooks(inputs.captured):
             y0, times, parameters = solves.backward(rows, end, inputs.captured, g_rows)
         solves.stats.wall_time_backward += perf_counter() - began
-        gradients = once([y0, *times, *parameters], [*inputs.all, g_rows])
-        return (None, None, *gradients)
+        causes = [*saved[:4], *inputs.captured, g_rows]
+        return (None, None, *once([y0, *times, *parameters], causes))

@@ -28,6 +28,7 @@ __all__ = [
     "Adjoint",
     "ParameterGradients",
     "Trajectory",
+    "is_wanted",
     "once",
     "pulled_back",
     "stacked",
@@ -98,41 +99,48 @@ def pulled_back(
 
 
 class Inputs:
-    """The inputs of a solve, between its forward and its backward pass.
+    """Which inputs of a solve are saved for the backward pass, and how.
 
     Those that a watched evaluation used are saved through autograd, so that changing one in place
     before the backward pass is an error. One that the field merely may use is held as it is: an
     optimiser step on a part of a larger model that the field never touches is no fault.
 
+    The inputs are, in this order: y0, t0, t1 and ts (None where no gradient of a time is wanted),
+    and what was captured. Tensors in `args` that require no grad are watched too.
+
     Args:
-        given: y0 and the times, None where no gradient of a time is wanted.
         captured: what the field depends on.
+        args: tensors among the field's arguments.
     """
 
-    def __init__(self, given: Sequence[Tensor | None], captured: Captured) -> None:
-        self.all = [*given, *captured.tensors]
-        used = [*(True for _ in given), *captured.used]
-        self.watched = [tensor for tensor, watch in zip(self.all, used, strict=True) if watch]
+    def __init__(self, captured: Captured, args: Sequence[Tensor]) -> None:
         self.captured = captured.tensors
+        self._used = captured.used
+        self._args = args
 
-    @property
-    def wanted(self) -> bool:
-        """Whether any of them asks for a gradient."""
-        return any(tensor is not None and tensor.requires_grad for tensor in self.all)
+    def watched(self, every: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """What to save through autograd: the first four inputs lead."""
+        used = [tensor for tensor, used in zip(self.captured, self._used, strict=True) if used]
+        return [*every[:4], *used, *self._args]
+
+
+def is_wanted(inputs: Iterable[Tensor | None]) -> bool:
+    """Whether any of them asks for a gradient."""
+    return any(tensor is not None and tensor.requires_grad for tensor in inputs)
 
 
 @contextlib.contextmanager
 def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Keep hooks on leaves for the whole gradient, away from the parts that it is summed from."""
-    hooked = [tensor for tensor in tensors if tensor.is_leaf and tensor._backward_hooks]
-    hooks = [tensor._backward_hooks for tensor in hooked]
-    for tensor in hooked:
-        tensor._backward_hooks = None
+    """Keep the user's hooks for the whole gradient, away from the parts that it is summed from."""
+    registers = [tensor._backward_hooks for tensor in tensors if tensor._backward_hooks]
+    hooks = [dict(register) for register in registers]
+    for register in registers:  # autograd looks into the register itself: empty it in place
+        register.clear()
     try:
         yield
     finally:
-        for tensor, found in zip(hooked, hooks, strict=True):
-            tensor._backward_hooks = found
+        for register, found in zip(registers, hooks, strict=True):
+            register.update(found)
 
 
 class _Once(torch.autograd.Function):

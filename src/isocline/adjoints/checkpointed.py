@@ -8,6 +8,7 @@ states are kept and the others recomputed, to the same gradient.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -21,7 +22,7 @@ from ..integrate import Clock
 from ..problem import Plan, Problem, autocast_off
 from ..solution import Statistics
 from ..solvers.base import DensePiece
-from .base import Inputs, Trajectory, once, tensors_of_times
+from .base import Inputs, Trajectory, is_wanted, once, tensors_of_times
 from .checkpoints import Checkpoints
 from .replay import Replay
 
@@ -54,10 +55,11 @@ class Checkpointed:
         """Integrate without a graph of the whole, and attach the backward pass to the result."""
         captured = capture(problem.field, problem.y0.real.new_tensor(problem.t0), problem.y0)
         problem = replace(problem, f0=captured.value)
-        inputs = Inputs([problem.y0, *tensors_of_times(problem.times)], captured)
-        keep = self._graphs_to_keep(captured, plan) if inputs.wanted else 0
+        inputs = Inputs(captured, problem.field.tensor_args)
+        every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
+        keep = self._graphs_to_keep(captured, plan) if is_wanted(every) else 0
         replay = Replay(problem, plan, self.slots, keep, stats)
-        rows, starts, slopes = _Replayed.apply(replay, inputs, *inputs.all)  # type: ignore[no-untyped-call]
+        rows, starts, slopes = _Replayed.apply(replay, inputs, *every)  # type: ignore[no-untyped-call]
         clock = Clock(problem, plan.ts, problem.times)
         pieces = tuple(
             DensePiece(clock.time(taken.t), clock.time(taken.t_next), y, k, replay.weights)
@@ -83,20 +85,22 @@ class _Replayed(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         outputs = replay.forward()
         ctx.replay, ctx.inputs = replay, inputs
-        ctx.save_for_backward(*inputs.watched, *replay.checkpoints.states)
-        replay.checkpoints.states = []  # autograd has them now, and frees them with the graph
+        # Autograd frees what it saves once the backward pass is over. Kept graphs go with it.
+        token = torch.empty(0)
+        weakref.finalize(token, replay.kept.clear)
+        ctx.save_for_backward(*inputs.watched(every), token)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         replay: Replay = ctx.replay
         inputs: Inputs = ctx.inputs
-        states = ctx.saved_tensors[len(inputs.watched) :]
+        saved = ctx.saved_tensors
         field, began = replay.problem.field, perf_counter()
         before = field.evaluations
         with torch.no_grad(), autocast_off(replay.problem.y0.device):
-            y0, times, captured = replay.backward(states, inputs.captured, cotangents)
+            y0, times, captured = replay.backward(inputs.captured, cotangents)
         replay.stats.nfe_backward += field.evaluations - before
         replay.stats.wall_time_backward += perf_counter() - began
-        gradients = once([y0, *times, *captured], [*inputs.all, *cotangents])
-        return (None, None, *gradients)
+        causes = [*saved[:4], *inputs.captured, *cotangents]
+        return (None, None, *once([y0, *times, *captured], causes))

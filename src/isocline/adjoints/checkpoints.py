@@ -8,7 +8,7 @@ needs the fewest recomputed steps for a given number of slots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from math import comb
 
 from torch import Tensor
@@ -51,8 +51,8 @@ class Checkpoints:
 
 
 def backwards(
-    indices: Sequence[int],
-    states: Sequence[Tensor],
+    indices: list[int],
+    states: list[Tensor],
     slots: int | None,
     count: int,
     advance: Callable[[int, Tensor], Tensor],
@@ -60,24 +60,27 @@ def backwards(
     """The states 0 ... count-1 in falling order, recomputing those that were not kept.
 
     Args:
-        indices, states: what was kept, rising, beginning with state 0.
+        indices, states: what was kept, rising, beginning with state 0. Both are consumed, so that
+            no more than `slots` states are ever alive: state 0 alone remains, from which another
+            walk can start.
         slots: how many states may be held at once; None for any number.
         count: number of states wanted.
         advance: `(i, state i) -> state i + 1`.
     """
-    held = list(zip(indices, states, strict=True))
     for index in range(count - 1, -1, -1):
-        while held[-1][0] > index:
-            held.pop()
-        position, state = held[-1]
+        while indices[-1] > index:
+            indices.pop()
+            states.pop()
+        position, state = indices[-1], states[-1]
         while position < index:
-            free = (len(indices) if slots is None else slots) - len(held)
+            free = count if slots is None else slots - len(indices)
             goal = index if free <= 0 else position + split(index - position + 1, free + 1)
             while position < goal:
                 state = advance(position, state)
                 position += 1
             if free > 0:
-                held.append((position, state))
+                indices.append(position)
+                states.append(state)
         yield index, state
 
 

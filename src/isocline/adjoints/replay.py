@@ -78,6 +78,7 @@ class Replay:
         self.outcome: Outcome = integrate(self.problem, plan, clock=self._clock, recorder=self)
         rows, pieces = stacked(self.outcome.rows, self.problem.y0), self.outcome.pieces
         self.outcome.rows, self.outcome.pieces = [], []
+        self.outcome.y = self.problem.y0  # nobody asks for the end: do not keep it
         if not pieces:
             empty = self.problem.y0.new_empty(0)
             return rows, empty, empty.clone()
@@ -86,24 +87,20 @@ class Replay:
         return rows, starts, torch.stack([piece.slopes for piece in pieces])
 
     def backward(
-        self,
-        states: Sequence[Tensor],
-        captured: Sequence[Tensor],
-        cotangents: tuple[Tensor, ...],
+        self, captured: Sequence[Tensor], cotangents: tuple[Tensor, ...]
     ) -> tuple[Tensor, Gradients, Gradients]:
         """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
         times = self.problem.times or ()
         inputs = [*captured, *times]
         totals = ParameterGradients(len(inputs))
         with without_hooks(captured):
-            gradient = self._walk(states, inputs, totals, cotangents)
+            gradient = self._walk(inputs, totals, cotangents)
         gradient = gradient + cotangents[0][: len(self._saver.initial_times())].sum(0)
         of_times = tuple(totals.totals[len(captured) :]) or (None, None, None)
         return gradient, of_times, tuple(totals.totals[: len(captured)])
 
     def _walk(
         self,
-        states: Sequence[Tensor],
         inputs: Sequence[Tensor],
         totals: ParameterGradients,
         cotangents: tuple[Tensor, ...],
@@ -111,7 +108,7 @@ class Replay:
         """Back over all steps: the gradient of the start, and that of `inputs` into `totals`."""
         guard = Guard(inputs)
         gradient = torch.zeros_like(self.problem.y0)
-        for index, y in self._recomputed(states):
+        for index, y in self._recomputed():
             gradient, found = self._pull_again(index, y, gradient, inputs, cotangents, guard)
             totals.add(found)
         memory: Tensor | None = None
@@ -124,7 +121,7 @@ class Replay:
             totals.add(found)
         return gradient
 
-    def _recomputed(self, states: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    def _recomputed(self) -> Iterator[tuple[int, Tensor]]:
         """The steps without a graph, last first, each with the state it started from."""
         offset = len(self.kept)
 
@@ -133,7 +130,7 @@ class Replay:
             return self._stepper.advance(taken.t, taken.t_next, y).y1
 
         held, count = self.checkpoints, len(self.steps) - offset
-        for index, y in backwards(held.indices, states, held.slots, count, advance):
+        for index, y in backwards(held.indices, held.states, held.slots, count, advance):
             yield offset + index, y
 
     @functools.cached_property
