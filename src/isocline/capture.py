@@ -150,18 +150,39 @@ class Guard:
         self._known = set(found.tensors)
         self._edges = found.edges
         self._keep = found.tensors  # ids stay theirs
+        self._accepted: set[Node] = set()  # nodes of captured leaves that were met already
 
     def check(self, outputs: Iterable[Tensor], leaves: Iterable[Tensor]) -> None:
         """Raise `GradientError` if `outputs` depend on a leaf not captured nor one of `leaves`."""
         known = self._known.union(map(id, leaves))
-        for tensor in _upstream(list(map(edge_of, outputs)), self._edges):
-            if id(tensor) not in known:
-                raise GradientError(
-                    "the field came to depend, later than at its first evaluation, on a tensor of "
-                    f"shape {tuple(tensor.shape)} that cannot be found in its closure, attributes "
-                    "or arguments: its gradient would be lost. Pass it through `args=`, or use "
-                    "`adjoint=Direct()`."
-                )
+        stops, accepted = self._edges, self._accepted
+        edges = [edge_of(output) for output in outputs]
+        stack = [node for node, number in edges if node and (node, number) not in stops]
+        seen = set(stack)
+        # As `_upstream`, but this runs once a step: no generator, and leaves are looked at once.
+        while stack:
+            edges_behind = stack.pop().next_functions
+            for edge in edges_behind:
+                node = edge[0]
+                if node is None or node in seen or node in accepted or edge in stops:
+                    continue
+                seen.add(node)
+                if node.next_functions:
+                    stack.append(node)
+                    continue
+                variable = getattr(node, "variable", None)
+                if isinstance(variable, Tensor) and id(variable) not in known:
+                    raise _late(variable)
+                if id(variable) in self._known:
+                    accepted.add(node)
+
+
+def _late(tensor: Tensor) -> GradientError:
+    return GradientError(
+        "the field came to depend, later than at its first evaluation, on a tensor of shape "
+        f"{tuple(tensor.shape)} that cannot be found in its closure, attributes or arguments: its "
+        "gradient would be lost. Pass it through `args=`, or use `adjoint=Direct()`."
+    )
 
 
 class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
