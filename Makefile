@@ -79,12 +79,12 @@ bench: $(VENV)/.stamp-bench  ## time isocline beside torchdiffeq, in one run
 .PHONY: test
 test: $(VENV)/.stamp-dev  ## run the tests, save the slow ones
 	$(SAY) "running the tests"
-	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: test-slow
 test-slow: $(VENV)/.stamp-dev  ## run the slow tests
 	$(SAY) "running the slow tests"
-	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
+	@$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(ARGS)
 
 .PHONY: core
 core:  ## run the README's example where only the core dependencies are installed

@@ -104,6 +104,10 @@ def plot(rows: list[dict[str, float | str]], path: Path) -> None:
     axes.set(
         xscale="log", yscale="log", xlabel="accepted steps", ylabel="peak memory of a step, MiB"
     )
+    taken = sorted({int(row["steps"]) for row in rows})
+    axes.set_xticks(taken, [str(count) for count in taken])
+    axes.set_yticks(marks := [100, 200, 500, 1000, 2000], [f"{mark:,}" for mark in marks])
+    axes.minorticks_off()
     axes.set_title("ODE-Net block, 64x7x7, batch 128, tolerance 1e-1 to 1e-6", fontsize=10)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
