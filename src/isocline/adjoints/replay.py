@@ -163,8 +163,11 @@ class Replay:
         """What a step gave besides y1, and the cotangents of that."""
         taken = self.steps[index]
         g_rows, g_starts, g_slopes = cotangents
-        rows = list(self._saver.rows(taken.t, taken.t_next, step))
-        weights = list(g_rows[taken.first_row : taken.last_row].split([len(r) for r in rows]))
+        rows: list[Tensor] = []
+        weights: list[Tensor] = []
+        if taken.first_row < taken.last_row:
+            rows += self._saver.rows(taken.t, taken.t_next, step)
+            weights += g_rows[taken.first_row : taken.last_row].split([len(r) for r in rows])
         if g_slopes.numel():
             rows += [start, step.dense().slopes]
             weights += [g_starts[index], g_slopes[index]]

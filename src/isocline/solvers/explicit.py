@@ -190,7 +190,7 @@ class ExplicitStepper:
         if torch.is_grad_enabled():
             h, flat = t_next - t, self.table.flat
             scaled = flat * (h.to(flat) if isinstance(h, Tensor) else h)
-            return _Stacked(), torch.split(scaled, self.table.lengths)
+            return _Stacked(), scaled.split_with_sizes(self.table.lengths)
         if self._scratch is None:
             self._scratch = _Scratch(self.table, y)
         return self._scratch.begin(float(t_next - t))
