@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..capture import Guard, capture
+from ..capture import Guard, capture, operations_so_far
 from ..controllers.norms import Norm
 from ..errors import GradientError, InputError
 from ..integrate import Outcome, integrate
@@ -231,10 +231,12 @@ class _AdjointField:
         y, adjoint = state[: self._size], state[self._size : 2 * self._size]
         with torch.enable_grad():
             leaf = y.detach().requires_grad_()
+            before = operations_so_far(leaf)
             slope = self.field(t, leaf)
+            size = operations_so_far(leaf) - before
         if not slope.requires_grad:  # a field that depends on nothing but t
             return torch.cat([slope, torch.zeros_like(state[self._size :])])
-        self.guard.check([slope], [leaf])
+        self.guard.check([slope], [leaf], size)
         found: tuple[Tensor | None, ...] = torch.autograd.grad(
             slope, [leaf, *self.captured], -adjoint, allow_unused=True, retain_graph=True
         )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..capture import operations_so_far
 from ..solvers.base import DensePiece, Field, Solver, Step, Stepper, Time
 from .base import pulled_back
 
@@ -28,11 +29,13 @@ class KeptStep(Step):
         y0: the leaf that stands for the state at the start.
         memory0: the leaf that stands for the memory, or None where the step had none.
         graph: the step over those leaves.
+        size: number of its operations.
     """
 
     y0: Tensor
     memory0: Tensor | None
     graph: Step
+    size: int
 
     def dense(self) -> DensePiece:
         """The continuous extension, with its part of the graph."""
@@ -136,7 +139,9 @@ class _KeepingStepper:
             # these are taken anew.
             known = isinstance(memory, Tensor) and self._tried > 1
             slope = memory.detach().requires_grad_() if known else None
+            before = operations_so_far(leaf)
             graph = self.inner.step(t, t_next, leaf, slope)
+            size = operations_so_far(leaf) - before
 
         return KeptStep(
             y1=graph.y1.detach(),
@@ -146,6 +151,7 @@ class _KeepingStepper:
             y0=leaf,
             memory0=slope,
             graph=graph,
+            size=size,
         )
 
     def advance(self, t: Time, t_next: Time, y: Tensor) -> Step:

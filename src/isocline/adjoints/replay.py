@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..capture import Guard
+from ..capture import Guard, operations_so_far
 from ..integrate import Clock, Outcome, Saver, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
@@ -116,7 +116,8 @@ class Replay:
             kept = self.kept[index]
             with torch.enable_grad():
                 rows, weights = self._outputs(index, kept.y0, kept.graph, cotangents)
-            guard.check([kept.graph.y1, *rows], kept.leaves)
+            # Rows come from the step's stages, which y1 does not all need: another graph.
+            guard.check([kept.graph.y1, *rows], kept.leaves, kept.size + len(rows) * 10**6)
             gradient, memory, found = kept.pull(gradient, memory, rows, weights, inputs)
             totals.add(found)
         return gradient
@@ -151,9 +152,11 @@ class Replay:
         taken, clock = self.steps[index], self._clock
         with torch.enable_grad():
             leaf = y.detach().requires_grad_()
+            before = operations_so_far(leaf)
             step = self._stepper.advance(clock.time(taken.t), clock.time(taken.t_next), leaf)
             rows, weights = self._outputs(index, leaf, step, cotangents)
-        guard.check([step.y1, *rows], [leaf])
+            size = operations_so_far(leaf) - before
+        guard.check([step.y1, *rows], [leaf], size)
         found = pulled_back([step.y1, *rows], [gradient, *weights], [leaf, *inputs])
         return found[0], found[1:]
 
