@@ -17,7 +17,7 @@ backward pass: an error, not a silent zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -147,51 +147,29 @@ class Guard:
 
     def __init__(self, captured: Iterable[Tensor]) -> None:
         found = _Found(captured)
-        self._known = set(found.tensors)
+        self._known = found.tensors
         self._edges = found.edges
-        self._keep = found.tensors  # ids stay theirs
-        self._sizes: set[int] = set()
-        self._accepted: set[Node] = set()  # nodes of captured leaves that were met already
+        self._seen: set[Hashable] = set()
 
-    def check(self, outputs: Iterable[Tensor], leaves: Iterable[Tensor], size: int) -> None:
+    def check(self, outputs: Iterable[Tensor], leaves: Iterable[Tensor], size: Hashable) -> None:
         """Raise `GradientError` if `outputs` depend on a leaf not captured nor one of `leaves`.
 
         Looking over a graph node by node costs as much as a tenth of its backward pass. So it is
         done for each `size` (number of operations, from `operations_so_far`) that is new: a step
         that uses what no other step used takes another path through the field.
         """
-        if size in self._sizes:
+        if size in self._seen:
             return
-        self._sizes.add(size)
-        known = self._known.union(map(id, leaves))
-        stops, accepted = self._edges, self._accepted
-        edges = [edge_of(output) for output in outputs]
-        stack = [node for node, number in edges if node and (node, number) not in stops]
-        seen = set(stack)
-        # As `_upstream`, but this runs once a step: no generator, and leaves are looked at once.
-        while stack:
-            edges_behind = stack.pop().next_functions
-            for edge in edges_behind:
-                node = edge[0]
-                if node is None or node in seen or node in accepted or edge in stops:
-                    continue
-                seen.add(node)
-                if node.next_functions:
-                    stack.append(node)
-                    continue
-                variable = getattr(node, "variable", None)
-                if isinstance(variable, Tensor) and id(variable) not in known:
-                    raise _late(variable)
-                if id(variable) in self._known:
-                    accepted.add(node)
-
-
-def _late(tensor: Tensor) -> GradientError:
-    return GradientError(
-        "the field came to depend, later than at its first evaluation, on a tensor of shape "
-        f"{tuple(tensor.shape)} that cannot be found in its closure, attributes or arguments: its "
-        "gradient would be lost. Pass it through `args=`, or use `adjoint=Direct()`."
-    )
+        self._seen.add(size)
+        own = set(map(id, leaves))
+        for tensor in _upstream(list(map(edge_of, outputs)), self._edges):
+            if id(tensor) not in self._known and id(tensor) not in own:
+                raise GradientError(
+                    "the field came to depend, later than at its first evaluation, on a tensor of "
+                    f"shape {tuple(tensor.shape)} that cannot be found in its closure, attributes "
+                    "or arguments: its gradient would be lost. Pass it through `args=`, or use "
+                    "`adjoint=Direct()`."
+                )
 
 
 def operations_so_far(leaf: Tensor) -> int:

@@ -2,9 +2,9 @@
 
 An adjoint decides what is remembered of the forward pass, and computes gradients from it. It
 calls `integrate`, which knows nothing of it. For who adds one: `run` is handed a checked problem
-and plan and answers with rows that carry the gradient; where nothing requires grad the front door
-does not call it. Say early and clearly, with a `GradientError` or an `InputError`, what it cannot
-do.
+and plan and answers with rows that carry the gradient. The front door calls it wherever grad mode
+is on, also if it turns out that nothing requires grad. Say early and clearly, with a
+`GradientError` or an `InputError`, what it cannot do.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..solvers.base import DensePiece
 
 __all__ = [
     "Adjoint",
+    "Inputs",
     "ParameterGradients",
     "Trajectory",
     "is_wanted",
@@ -33,6 +34,7 @@ __all__ = [
     "pulled_back",
     "stacked",
     "tensors_of_times",
+    "without_hooks",
 ]
 
 
