@@ -45,12 +45,11 @@ def sample_rms(vector: Tensor, packing: Packing) -> Tensor:
 def max_rms(packing: Packing) -> Norm:
     """The largest of the samples' root mean squares: the tolerance holds for each sample."""
     alone = packing.batch in (None, 1)
-    scale = 1.0 / math.sqrt(packing.size)
+    whole = rms(packing)
 
     def norm(*errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
         if alone:
-            norms = [torch.linalg.vector_norm(error) * scale for error in errors]
-            return norms[0] if combine is None else combine(*norms)
+            return whole(*errors, combine=combine)
         norms = [sample_rms(error, packing) for error in errors]
         return (norms[0] if combine is None else combine(*norms)).amax()
 
@@ -59,7 +58,8 @@ def max_rms(packing: Packing) -> Norm:
 
 def rms(packing: Packing) -> Norm:
     """Root mean square over the whole batch, as torchdiffeq and diffrax have it."""
-    scale = 1.0 / math.sqrt(packing.size)
+    # As a tensor: a product with a number costs twice as much. A 0-d one may stay on the host.
+    scale = torch.tensor(1.0 / math.sqrt(packing.size), dtype=packing.dtype.to_real())
 
     def norm(*errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
         norms = [torch.linalg.vector_norm(error) * scale for error in errors]

@@ -178,11 +178,13 @@ class _Loop:
             # A sum is cheaper than a look at each element; it may overflow, hence the second look.
             finite = bool(y1.sum().isfinite()) or bool(y1.isfinite().all())
             return 0.0 if finite else math.nan
-        with torch.no_grad():
-            scale = self.tolerance.scale_to(y1)
-            scaled = [error / scale for error in step.errors]
-            combine = self.stepper.combine_errors if len(scaled) > 1 else None
-            return self.plan.norm(*scaled, combine=combine).item()
+        if torch.is_grad_enabled():  # entering the context costs as much as an operation
+            with torch.no_grad():
+                return self._ratio(step)
+        scale = self.tolerance.scale_to(y1)
+        scaled = [error / scale for error in step.errors]
+        combine = self.stepper.combine_errors if len(scaled) > 1 else None
+        return self.plan.norm(*scaled, combine=combine).item()
 
     def _accept(self, t: float, t_next: float, step: Step, decision: Decision) -> None:
         found = self.found
