@@ -17,7 +17,8 @@ backward pass: an error, not a silent zero.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -61,8 +62,8 @@ def capture(field: PackedField, t: Tensor, y: Tensor) -> Captured:
     root = (field.func, field.args)
     visible = [tensor for tensor in held(root) if tensor.requires_grad]
     found = _Found([*(tensor for tensor in visible if tensor.is_leaf), *handed(root)])
-    saved, random = _SavedBytes(), _random_state(y.device)
-    with saved, torch.enable_grad():
+    random = _random_state(y.device)
+    with torch.enable_grad():
         leaf = y.detach().clone().requires_grad_()
         value = field(t, leaf)
     if not all(map(torch.equal, random, _random_state(y.device))):
@@ -79,7 +80,7 @@ def capture(field: PackedField, t: Tensor, y: Tensor) -> Captured:
         tensors,
         tuple(tensor in used for tensor in map(id, tensors)),
         value.detach().clone(),
-        saved.beyond(tensors),
+        _graph_bytes(value, found.edges, tensors),
     )
 
 
@@ -109,22 +110,60 @@ def _disentangle(tensor: Tensor, found: _Found) -> None:
 
 def _upstream(edges: list[Edge], stops: Mapping[Edge, Tensor]) -> Iterator[Tensor]:
     """The leaves behind edges of the graph, and the tensors at `stops`, not looked behind."""
-    stack, seen = list(edges), set(edges)
-    while stack:
-        edge = stack.pop()
-        node = edge[0]
-        if node is None:
-            continue
+    for edge in _walk(edges, stops):
         if edge in stops:
             yield stops[edge]
-            continue
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor):
+        elif isinstance(variable := getattr(edge[0], "variable", None), Tensor):
             yield variable
+
+
+def _walk(edges: list[Edge], stops: Container[Edge]) -> Iterator[tuple[Node, int]]:
+    """Every edge behind `edges`, these included; nothing behind `stops`."""
+    stack, seen = list(edges), set(edges)
+    while stack:
+        node, output = stack.pop()
+        if node is None:
             continue
-        new = [parent for parent in node.next_functions if parent not in seen]
-        seen.update(new)
-        stack += new
+        yield node, output
+        if (node, output) not in stops:
+            new = [parent for parent in node.next_functions if parent not in seen]
+            seen.update(new)
+            stack += new
+
+
+def _graph_bytes(value: Tensor, stops: Container[Edge], known: Iterable[Tensor]) -> int:
+    """Bytes that the graph of `value` keeps for its backward pass, in storages not of `known`.
+
+    Read off the graph's nodes: hooks on saved tensors would see them too, but under such hooks
+    `torch.func.grad` and its kin, which a field may call, refuse to run.
+    """
+    storages: dict[int, int] = {}
+    for node, _ in _walk([edge_of(value)], stops):
+        for tensor in _saved(node):
+            try:
+                storage = tensor.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
+            except RuntimeError:  # a wrapper of `torch.func`, which has no storage of its own
+                storages[id(tensor)] = tensor.numel() * tensor.element_size()
+    for tensor in known:
+        storages.pop(tensor.untyped_storage().data_ptr(), None)
+    return sum(storages.values())
+
+
+def _saved(node: Node) -> Iterator[Tensor]:
+    """The tensors that a node keeps for its backward pass."""
+    for name in _names_of_saved(type(node)):
+        kept = getattr(node, name)
+        for tensor in kept if isinstance(kept, (tuple, list)) else (kept,):
+            if isinstance(tensor, Tensor):
+                yield tensor
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_of_saved(kind: type[Node]) -> tuple[str, ...]:
+    """Under which names a kind of node, one for each operation, hands out what it keeps."""
+    names = (name for name in dir(kind) if name.startswith("_saved_") or name == "saved_tensors")
+    return tuple(names)
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
@@ -178,24 +217,6 @@ def operations_so_far(leaf: Tensor) -> int:
     Grad mode must be on.
     """
     return int(leaf.view_as(leaf).grad_fn._sequence_nr())  # type: ignore[union-attr]
-
-
-class _SavedBytes(torch.autograd.graph.saved_tensors_hooks):
-    """Adds up the storage that autograd saves for its backward pass."""
-
-    def __init__(self) -> None:
-        self._storages: dict[int, int] = {}
-        super().__init__(self._pack, lambda tensor: tensor)
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        self._storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    def beyond(self, tensors: Iterable[Tensor]) -> int:
-        """Bytes in storages that do not belong to `tensors`."""
-        known = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-        return sum(size for pointer, size in self._storages.items() if pointer not in known)
 
 
 def edge_of(tensor: Tensor) -> Edge:

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 import isocline as ic
+from isocline.capture import capture
+from isocline.problem import PackedField
+from isocline.state import Packing
 
 ADJOINTS = {
     "checkpointed": ic.Checkpointed(),
@@ -171,6 +174,28 @@ def gradient_field(w: Tensor) -> tuple[Any, tuple[Any, ...]]:
     return field, ()
 
 
+def function_transform(w: Tensor) -> tuple[Any, tuple[Any, ...]]:
+    def energy(y: Tensor, t: Tensor) -> Tensor:
+        return (w * y).cosh().log().sum() - 0.05 * t * y.square().sum()
+
+    return lambda t, y: torch.func.grad(energy)(y, t), ()
+
+
+def vector_jacobian_product(w: Tensor) -> tuple[Any, tuple[Any, ...]]:
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        value, pull = torch.func.vjp(lambda y: compute(w, t, y), y)
+        return value + torch.func.vmap(lambda v: pull(v)[0])(torch.eye(2).to(y)).sum(0)
+
+    return field, ()
+
+
+def jacobian_vector_product(w: Tensor) -> tuple[Any, tuple[Any, ...]]:
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return torch.func.jvp(lambda y: compute(w, t, y), (y,), (y.cos(),))[1]
+
+    return field, ()
+
+
 def non_reentrant_checkpoint(w: Tensor) -> tuple[Any, tuple[Any, ...]]:
     from torch.utils.checkpoint import checkpoint
 
@@ -191,7 +216,8 @@ BUILDS: dict[str, Build] = {
         closure, lambda_default, keyword_default, nested_function, partial, partial_keyword,
         bound_method, callable_object, global_tensor, global_container, argument,
         nested_argument, module_attribute, module_buffer, module_in_a_list, custom_function,
-        gradient_field, non_reentrant_checkpoint, returned_as_it_is, view_of_it,
+        gradient_field, function_transform, vector_jacobian_product, jacobian_vector_product,
+        non_reentrant_checkpoint, returned_as_it_is, view_of_it,
     )
 }  # fmt: skip
 
@@ -265,3 +291,22 @@ def test_a_parametrisation_that_is_cached_around_the_solve(name: str) -> None:
     want = layer_gradients("weight_norm", ic.Direct(), cached=True)
     found = layer_gradients("weight_norm", ADJOINTS[name], cached=True)
     torch.testing.assert_close(found, want, rtol=1e-3 if name == "backsolve" else 1e-9, atol=1e-5)
+
+
+@pytest.mark.parametrize("field", [nn.Tanh(), nn.Linear(3, 3), nn.GRUCell(3, 3)], ids=repr)
+def test_the_size_of_a_graph_is_what_autograd_saves(field: nn.Module) -> None:
+    y = torch.randn(4, 3)
+    packed = PackedField(lambda t, y: field(y).exp(), Packing.of(y))
+    storages: dict[int, int] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    leaf = y.flatten().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        kept = packed(torch.tensor(0.0), leaf)
+    weights = {weight.untyped_storage().data_ptr() for weight in field.parameters()}
+    want = sum(size for pointer, size in storages.items() if pointer not in weights)
+    assert kept.requires_grad
+    assert capture(packed, torch.tensor(0.0), y.flatten()).graph_bytes == want > 0
