@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-__all__ = ["Activation", "ConcatConv2d", "ConvField", "MLPField", "group_norm"]
+__all__ = ["Activation", "ConcatConv2d", "ConvField", "MLPField", "group_norm", "make_activation"]
 
 Activation = Literal["elu", "relu", "silu", "softplus", "tanh"]
 
@@ -24,6 +24,17 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "softplus": nn.Softplus,
     "tanh": nn.Tanh,
 }
+
+
+def make_activation(name: Activation) -> nn.Module:
+    """The nonlinearity called `name`.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    if name not in _ACTIVATIONS:
+        raise InputError("activation", repr(name), f"one of {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]()
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -136,7 +147,7 @@ class MLPField(nn.Module):
         time: Whether the first layer sees the time too.
 
     Shape:
-        t: ``()``; y and the answer: ``(..., dim)``.
+        t: ``()`` or ``(...)``, one for each state; y and the answer: ``(..., dim)``.
 
     Raises:
         InputError: If a size is not positive or the activation is unknown.
@@ -154,19 +165,18 @@ class MLPField(nn.Module):
         for name, value in (("dim", dim), ("hidden", hidden), ("depth", depth)):
             if value < 1:
                 raise InputError(name, str(value), "at least 1")
-        if activation not in _ACTIVATIONS:
-            raise InputError("activation", repr(activation), f"one of {', '.join(_ACTIVATIONS)}")
         self.time = time
         sizes = [dim + int(time)] + [hidden] * depth
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), _ACTIVATIONS[activation]()]
+            layers += [nn.Linear(inputs, outputs), make_activation(activation)]
         layers.append(nn.Linear(hidden, dim))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """Evaluate dy/dt at time `t` and state `y`."""
         if self.time:
-            y = torch.cat([t.to(y.dtype).expand(*y.shape[:-1], 1), y], dim=-1)
+            t = t.to(y.dtype).unsqueeze(-1)
+            y = torch.cat([t.expand(*y.shape[:-1], 1), y], dim=-1)
         answer: Tensor = self.layers(y)
         return answer

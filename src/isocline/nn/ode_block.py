@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._solve import solve
-from ..adjoints import Adjoint, Checkpointed
+from ..adjoints import Adjoint
 from ..controllers import Controller
 from ..errors import InputError
-from ..solution import Statistics
 from ..solvers import Solver
+from ..state import State
+from .solving import SolvingModule, as_state
 
 __all__ = ["Augment", "ODEBlock"]
 
@@ -49,7 +48,7 @@ class Augment:
         return torch.cat([x, x.new_zeros(x.shape[0], self.extra, *x.shape[2:])], dim=1)
 
 
-class ODEBlock(nn.Module):
+class ODEBlock(SolvingModule):
     """A layer whose output is the state of an ODE at `t1`, its input being the state at `t0`.
 
     `solver`, `rtol`, `atol`, `adjoint`, `dt0` and the rest are plain attributes: they may be
@@ -68,6 +67,8 @@ class ODEBlock(nn.Module):
         adjoint: How to differentiate; ``None`` for the exact discrete adjoint, `Checkpointed`.
         dt0: First step; solvers without an error estimate take all their steps with it.
         controller: Chooses step sizes; ``None`` for the front door's default.
+        norm: Of the error, as for `solve`: ``None`` keeps the tolerance for each sample, "rms" on
+            the average of the batch, in fewer steps.
         augment: Append zero channels before the solve. The output keeps them, so that
             it has ``extra`` channels more than the input, and the field must be of that size.
         max_steps: Steps after which the solve fails.
@@ -91,73 +92,31 @@ class ODEBlock(nn.Module):
         adjoint: Adjoint | None = None,
         dt0: float | None = None,
         controller: Controller | None = None,
+        norm: str | Callable[[State], Tensor] | None = None,
         augment: Augment | None = None,
         max_steps: int = 16**4,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            solver=solver,
+            rtol=rtol,
+            atol=atol,
+            adjoint=adjoint,
+            dt0=dt0,
+            controller=controller,
+            norm=norm,
+            max_steps=max_steps,
+        )
         self.field = field
         self.t0 = t0
         self.t1 = t1
-        self.solver = solver
-        self.rtol = rtol
-        self.atol = atol
-        self.adjoint = adjoint
-        self.dt0 = dt0
-        self.controller = controller
         self.augment = augment
-        self.max_steps = max_steps
-        self._stats: Statistics | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Solve from ``y(t0) = x`` and return ``y(t1)``."""
-        y0 = x if self.augment is None else self.augment(x)
-        if torch.is_autocast_enabled(x.device.type):
-            y0 = y0.float()
-        solution = solve(
-            self.field,
-            y0,
-            self.t0,
-            self.t1,
-            solver=self.solver,
-            rtol=self.rtol,
-            atol=self.atol,
-            adjoint=Checkpointed() if self.adjoint is None else self.adjoint,
-            dt0=self.dt0,
-            controller=self.controller,
-            max_steps=self.max_steps,
-        )
-        self._stats = solution.stats
-        y1: Tensor = solution.ys[-1]
+        y0 = as_state(x if self.augment is None else self.augment(x))
+        y1: Tensor = self._solve(self.field, y0, self.t0, self.t1).ys[-1]
         return y1
-
-    @property
-    def stats(self) -> Statistics | None:
-        """Statistics of the last solve, or ``None`` before the first; copies start without."""
-        return self._stats
-
-    @property
-    def nfe_forward(self) -> int:
-        """Evaluations of the field in the last forward pass."""
-        return 0 if self._stats is None else int(self._stats.nfe_forward)
-
-    @property
-    def nfe_backward(self) -> int:
-        """Evaluations of the field in the last solve's backward pass, 0 until it has run."""
-        return 0 if self._stats is None else int(self._stats.nfe_backward)
-
-    @property
-    def nfe(self) -> int:
-        """Evaluations of the field in the last solve, forward and backward."""
-        return self.nfe_forward + self.nfe_backward
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The statistics belong to one solve, and the backward pass of that solve writes to them: a
-        # copy of the module must neither share nor carry them.
-        return {**self.__dict__, "_stats": None}
 
     def extra_repr(self) -> str:
         """Describe the solve."""
-        return (
-            f"t0={self.t0}, t1={self.t1}, solver={self.solver!r}, "
-            f"rtol={self.rtol:g}, atol={self.atol:g}"
-        )
+        return f"t0={self.t0}, t1={self.t1}, {self._describe_solve()}"

@@ -1,0 +1,73 @@
+"""How to draw samples with a budget: a method, and a number of evaluations or a grid of times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...controllers import Constant
+from ...errors import InputError
+from ...solvers import Solver
+from ...validate import check_solver
+
+__all__ = ["Sampler"]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Fixed steps, as generative models are sampled: a budget rather than a tolerance.
+
+    Attributes:
+        solver: the method, or its name: "euler", "midpoint", "heun", "dopri5", "tsit5", ...
+        nfe: at most so many evaluations of the field, in equal steps.
+        times: ends of the steps between t0 and t1, in that order, instead.
+
+    Raises:
+        InputError: unless exactly one of `nfe` and `times` is given; if `nfe` does not pay for a
+            single step, or `times` do not rise or fall strictly.
+    """
+
+    solver: str | Solver = "euler"
+    nfe: int | None = None
+    times: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.nfe is None) == (self.times is None):
+            given = "neither" if self.nfe is None else "both"
+            raise InputError("nfe, times", given, "exactly one of them")
+        solver = check_solver(self.solver)
+        if self.nfe is not None and self._steps(solver, self.nfe) < 1:
+            needed = _first_step(solver)
+            raise InputError("nfe", str(self.nfe), f"at least {needed}, one step of {solver.name}")
+        if self.times is not None:
+            pairs = list(zip(self.times, self.times[1:], strict=False))
+            if not (all(a < b for a, b in pairs) or all(a > b for a, b in pairs)):
+                raise InputError(
+                    "times", repr(list(self.times)), "times that rise or fall strictly"
+                )
+
+    def settings(self, t0: float, t1: float) -> dict[str, Any]:
+        """What to hand to `solve` for this."""
+        solver, span = check_solver(self.solver), abs(t1 - t0)
+        if self.times is not None:
+            if not all(min(t0, t1) <= t <= max(t0, t1) for t in self.times):
+                raise InputError("times", repr(list(self.times)), f"times between {t0} and {t1}")
+            return {"solver": solver, "dt0": span, "controller": Constant(stops=tuple(self.times))}
+        assert self.nfe is not None
+        return {
+            "solver": solver,
+            "dt0": span / self._steps(solver, self.nfe),
+            "controller": Constant(),
+        }
+
+    @staticmethod
+    def _steps(solver: Solver, nfe: int) -> int:
+        """How many steps the budget pays for; the first may cost one evaluation more."""
+        extra = _first_step(solver) - solver.evaluations_per_step
+        return (nfe - extra) // solver.evaluations_per_step
+
+
+def _first_step(solver: Solver) -> int:
+    tableau = getattr(solver, "tableau", None)
+    return solver.evaluations_per_step if tableau is None else int(tableau.stages)

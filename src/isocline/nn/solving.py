@@ -1,0 +1,120 @@
+"""What every module with a solve inside has: settings to change at any time, and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._solve import solve
+from ..adjoints import Adjoint
+from ..controllers import Controller
+from ..problem import SaveAt
+from ..solution import Solution, Statistics
+from ..solvers import Solver
+from ..state import State
+
+__all__ = ["SolvingModule", "as_state"]
+
+
+class SolvingModule(nn.Module):
+    """Settings of a solve as plain attributes, and the statistics of the last one.
+
+    Args:
+        solver: Name of a solver, or a solver.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        adjoint: How to differentiate; ``None`` for the front door's default, `Checkpointed`.
+        dt0: First step; solvers without an error estimate take all their steps with it.
+        controller: Chooses step sizes; ``None`` for the front door's default.
+        norm: Of the error, as for `solve`: ``None`` keeps the tolerance for each sample, "rms" on
+            the average of the batch, in fewer steps.
+        max_steps: Steps after which the solve fails.
+    """
+
+    def __init__(
+        self,
+        *,
+        solver: str | Solver,
+        rtol: float,
+        atol: float,
+        adjoint: Adjoint | None = None,
+        dt0: float | None = None,
+        controller: Controller | None = None,
+        norm: str | Callable[[State], Tensor] | None = None,
+        max_steps: int = 16**4,
+    ) -> None:
+        super().__init__()
+        self.solver = solver
+        self.rtol = rtol
+        self.atol = atol
+        self.adjoint = adjoint
+        self.dt0 = dt0
+        self.controller = controller
+        self.norm = norm
+        self.max_steps = max_steps
+        self._stats: Statistics | None = None
+
+    def _solve(
+        self,
+        field: Callable[..., State],
+        y0: State,
+        t0: float,
+        t1: float,
+        *,
+        args: tuple[Any, ...] = (),
+        save: SaveAt | None = None,
+        **changed: Any,
+    ) -> Solution:
+        """Solve with the module's settings, but for those in `changed`; remember the statistics."""
+        settings: dict[str, Any] = {
+            "solver": self.solver,
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "adjoint": self.adjoint,
+            "dt0": self.dt0,
+            "controller": self.controller,
+            "norm": self.norm,
+            "max_steps": self.max_steps,
+        }
+        solution = solve(field, y0, t0, t1, args=args, save=save, **(settings | changed))
+        self._stats = solution.stats
+        return solution
+
+    @property
+    def stats(self) -> Statistics | None:
+        """Statistics of the last solve, or ``None`` before the first; copies start without."""
+        return self._stats
+
+    @property
+    def nfe_forward(self) -> int:
+        """Evaluations of the field in the last forward pass."""
+        return 0 if self._stats is None else int(self._stats.nfe_forward)
+
+    @property
+    def nfe_backward(self) -> int:
+        """Evaluations of the field in the last solve's backward pass, 0 until it has run."""
+        return 0 if self._stats is None else int(self._stats.nfe_backward)
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the field in the last solve, forward and backward."""
+        return self.nfe_forward + self.nfe_backward
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The statistics belong to one solve, and the backward pass of that solve writes to them: a
+        # copy of the module must neither share nor carry them.
+        return {**self.__dict__, "_stats": None}
+
+    def _describe_solve(self) -> str:
+        return f"solver={self.solver!r}, rtol={self.rtol:g}, atol={self.atol:g}"
+
+
+def as_state(x: Tensor) -> Tensor:
+    """`x` as the start of a solve: under autocast in float32.
+
+    The field computes in the lower precision; the state's small increments would be lost in it.
+    """
+    return x.float() if torch.is_autocast_enabled(x.device.type) else x
