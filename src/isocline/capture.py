@@ -144,7 +144,7 @@ def _graph_bytes(value: Tensor, stops: Container[Edge], known: Iterable[Tensor])
                 storage = tensor.untyped_storage()
                 storages[storage.data_ptr()] = storage.nbytes()
             except RuntimeError:  # a wrapper of `torch.func`, which has no storage of its own
-                storages[id(tensor)] = tensor.numel() * tensor.element_size()
+                storages[-1 - len(storages)] = tensor.numel() * tensor.element_size()
     for tensor in known:
         storages.pop(tensor.untyped_storage().data_ptr(), None)
     return sum(storages.values())
