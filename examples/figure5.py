@@ -160,6 +160,26 @@ def draw(toy: Toy2D, out: Path) -> None:
     plots.save_figure(figure, out / f"figure5-{toy.name}.png")
 
 
+def table(results: list[Result]) -> str:
+    """Markdown: a row for each model and seed."""
+    lines = [
+        (
+            "| data | model | seed | held-out nats | above the true density | s an iteration "
+            "| NFE in training | NFE at the end |"
+        ),
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in results:
+        forward = f"{one['nfe_forward']:.0f}" if one["nfe_forward"] else ""
+        trained = f"{one['nfe_trained']:.0f}" if one["nfe_trained"] else ""
+        lines.append(
+            f"| {one['data']} | {one['model']} | {one['seed']} | {one['held_out']:.4f} | "
+            f"{one['held_out'] - one['true_density']:.4f} | {one['seconds_per_iteration']:.3f} | "
+            f"{forward} | {trained} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Train what is missing, then draw."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -170,9 +190,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     toy = TOY2D[options.data]
-    for seed in options.seeds:
-        for name in options.models:
-            run(name, toy, seed, options.out)
+    results = [
+        run(name, toy, seed, options.out) for seed in options.seeds for name in options.models
+    ]
+    print(table(results))
     if all((options.out / f"{toy.name}-{name}-0.pt").exists() for name in RECIPES):
         draw(toy, options.out)
 

@@ -26,7 +26,7 @@ def kept(target: Path, compute: Callable[[], tuple[torch.nn.Module, Result]]) ->
         part = target.with_suffix(".part")
         part.write_text(json.dumps(result, indent=2))
         part.replace(done)
-        print(json.dumps(result), flush=True)
+        print(f"{target.name}: done", flush=True)
     found: Result = json.loads(done.read_text())
     return found
 

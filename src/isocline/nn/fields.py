@@ -63,7 +63,7 @@ class ConcatConv2d(nn.Module):
         padding: Zeros around the image (and around the channel of the time).
 
     Shape:
-        t: ``()``; x: ``(batch, in_channels, height, width)``;
+        t: ``()`` or ``(batch,)``; x: ``(batch, in_channels, height, width)``;
         answer: ``(batch, out_channels, height', width')``.
     """
 
@@ -96,7 +96,7 @@ class ConcatConv2d(nn.Module):
         ones = x.new_ones(1, 1, *x.shape[2:])
         answer = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
         of_time = F.conv2d(ones, self.weight_time, None, self.stride, self.padding)
-        return answer + t.to(answer.dtype) * of_time
+        return answer + t.to(answer.dtype).view(-1, 1, 1, 1) * of_time
 
     def extra_repr(self) -> str:
         """Describe the sizes, as torch's own layers do."""
@@ -116,7 +116,7 @@ class ConvField(nn.Module):
         channels: Channels of the state, at most 32 or a multiple of 32.
 
     Shape:
-        t: ``()``; y and the answer: ``(batch, channels, height, width)``.
+        t: ``()`` or ``(batch,)``; y and the answer: ``(batch, channels, height, width)``.
     """
 
     def __init__(self, channels: int) -> None:

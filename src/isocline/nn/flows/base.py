@@ -29,6 +29,8 @@ class StandardNormal(nn.Module):
 
     def __init__(self, shape: Size, scale: float = 1.0) -> None:
         super().__init__()
+        if not scale > 0:
+            raise InputError("scale", str(scale), "a positive number")
         self.register_buffer("location", torch.zeros(shape), persistent=False)
         self.register_buffer("scale", torch.full(shape, scale), persistent=False)
 
@@ -45,7 +47,9 @@ def base_of(source: Base, shape: Size) -> Distribution:
     Raises:
         InputError: if it is no distribution, or over other samples.
     """
-    base = source if isinstance(source, Distribution) else source()
+    base: object = source
+    if not isinstance(source, Distribution) and callable(source):
+        base = source()
     if not isinstance(base, Distribution):
         raise InputTypeError("base", type(base).__name__, "a torch Distribution")
     if base.event_shape != shape or base.batch_shape:

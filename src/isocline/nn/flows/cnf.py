@@ -16,6 +16,7 @@ from ...errors import InputError, InputTypeError
 from ...problem import SaveAt
 from ...solvers import Solver
 from ...state import State
+from ...validate import check_time
 from ..solving import SolvingModule, as_state
 from .base import Base, StandardNormal, base_of
 from .distributions import FlowDistribution, FlowTransform
@@ -37,6 +38,16 @@ class Flowed(NamedTuple):
 
     value: Tensor
     log_det: Tensor
+
+
+def _size(name: str, size: Any, least: int) -> Size:
+    try:
+        found = Size([size] if isinstance(size, int) else size)
+    except TypeError:
+        raise InputTypeError(name, repr(size), "a whole number or a shape") from None
+    if isinstance(size, str) or any(length < least for length in found):
+        raise InputError(name, repr(size), "positive sizes")
+    return found
 
 
 class CNF(SolvingModule):
@@ -102,22 +113,42 @@ class CNF(SolvingModule):
             norm=norm,
             max_steps=max_steps,
         )
-        self.shape = Size([shape] if isinstance(shape, int) else shape)
-        if any(size < 1 for size in self.shape):
-            raise InputError("shape", str(tuple(self.shape)), "positive sizes")
+        self.shape = _size("shape", shape, least=1)
         self.field = field
         self.base = StandardNormal(self.shape) if base is None else base
         self.exact = ClosedForm() if hasattr(field, "with_divergence") else ExactDivergence()
         self.divergence = self.exact if divergence is None else divergence
         self.exact_in_eval = exact_in_eval
+        if not isinstance(regularizers, Sequence):
+            raise InputTypeError("regularizers", type(regularizers).__name__, "a sequence of them")
         self.regularizers = tuple(regularizers)
         self.t0 = t0
         self.t1 = t1
-        null = torch.zeros(()) if null_context is None else null_context
-        self.register_buffer("null_context", null, persistent=null_context is not None)
+        if isinstance(null_context, nn.Parameter):
+            self.null_context = null_context
+        elif null_context is None or isinstance(null_context, Tensor):
+            null = torch.zeros(()) if null_context is None else null_context
+            self.register_buffer("null_context", null, persistent=null_context is not None)
+        else:
+            raise InputTypeError("null_context", type(null_context).__name__, "a tensor")
         self._check()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A base or field may be a module or not, and one be put in place of the other.
+        if name in ("base", "field") and not isinstance(value, nn.Module):
+            self._modules.pop(name, None)
+        super().__setattr__(name, value)
+
     def _check(self) -> None:
+        if not callable(self.field):
+            raise InputTypeError("field", type(self.field).__name__, "a callable field(t, z)")
+        for name in ("t0", "t1"):
+            check_time(name, getattr(self, name))
+        if isinstance(self.divergence, type) or not callable(
+            getattr(self.divergence, "noise", None)
+        ):
+            given = repr(self.divergence)
+            raise InputTypeError("divergence", given, "ExactDivergence(), Hutchinson() or such")
         closed = isinstance(self.divergence, ClosedForm)
         if closed and not hasattr(self.field, "with_divergence"):
             raise InputError("divergence", "ClosedForm()", "a field that has `with_divergence`")
@@ -195,9 +226,11 @@ class CNF(SolvingModule):
     ) -> Tensor:
         """As `sample`, with gradients to the flow, the base and the context."""
         _, z = self._draw(n, context)
-        end = self.t1 if t is None else t
+        end = self.t1 if t is None else self._time(t)
+        if sampler is not None and not isinstance(sampler, Sampler):
+            raise InputTypeError("sampler", type(sampler).__name__, "a Sampler")
         settings = {} if sampler is None else sampler.settings(self.t0, end)
-        flat, contexts = self._flattened(z, context)
+        flat, contexts, _ = self._flattened(z, context)
         field = self._guided(contexts, guidance)
         states = self._solve(field, flat, self.t0, end, args=contexts, **settings).ys
         samples: Tensor = states[-1].reshape(z.shape)
@@ -207,10 +240,10 @@ class CNF(SolvingModule):
         self, z: Tensor, ts: Tensor | Sequence[float], context: Tensor | None = None
     ) -> Tensor:
         """States at the times `ts` of the path from `z` at `t0`: shape (len(ts), ..., *shape)."""
-        flat, contexts = self._flattened(z, context)
+        flat, contexts, batch = self._flattened(z, context)
         save = SaveAt(ts=ts)
         states = self._solve(self.field, flat, self.t0, self.t1, args=contexts, save=save).ys
-        path: Tensor = states.reshape(len(states), *z.shape)
+        path: Tensor = states.reshape(len(states), *batch, *self.shape)
         return path
 
     # --- the map ---------------------------------------------------------------------------------
@@ -219,13 +252,13 @@ class CNF(SolvingModule):
         self, z: Tensor, context: Tensor | None = None, *, t: float | None = None
     ) -> Flowed:
         """From the base to the data, or to time `t`."""
-        return Flowed(*self._flow(z, context, self.t0, self.t1 if t is None else t)[:2])
+        return Flowed(*self._flow(z, context, self.t0, self.t1 if t is None else self._time(t))[:2])
 
     def inverse(
         self, x: Tensor, context: Tensor | None = None, *, t: float | None = None
     ) -> Flowed:
         """From the data, or from time `t`, to the base."""
-        return Flowed(*self._flow(x, context, self.t1 if t is None else t, self.t0)[:2])
+        return Flowed(*self._flow(x, context, self.t1 if t is None else self._time(t), self.t0)[:2])
 
     def distribution(self, context: Tensor | None = None) -> FlowDistribution:
         """The flow as a `torch.distributions.Distribution`, given a context or without."""
@@ -246,7 +279,8 @@ class CNF(SolvingModule):
         Raises:
             InputError: if there is no such setting.
         """
-        if unknown := sorted(name for name in settings if not hasattr(self, name)):
+        known = {*vars(self), *self._modules, *self._parameters, *self._buffers}
+        if unknown := sorted(name for name in settings if name not in known or name[0] == "_"):
             raise InputError("settings", ", ".join(unknown), "attributes of a CNF")
         before = {name: getattr(self, name) for name in settings}
         try:
@@ -266,30 +300,37 @@ class CNF(SolvingModule):
         regularizers: Sequence[Regularizer] = (),
     ) -> tuple[Tensor, Tensor, Tensor]:
         """State at `end`, log-determinant of the way there, and the weighted penalties."""
-        flat, contexts = self._flattened(x, context)
-        exact = self.exact_in_eval and not self.training
-        divergence = self.exact if exact and not regularizers else self.divergence
+        self._check()
+        flat, contexts, batch = self._flattened(x, context)
+        divergence = self.divergence
+        if self.exact_in_eval and not self.training:
+            norm = any(regularizer.needs_norm for regularizer in regularizers)
+            divergence = ExactDivergence() if norm else self.exact
         dynamics = Dynamics(self.field, divergence, regularizers)
         noise = divergence.noise(flat)
         states = self._solve(dynamics, dynamics.start(flat), start, end, args=(noise, *contexts)).ys
         value, log_det, *integrals = (state[-1] for state in states)
-        batch = x.shape[: x.ndim - len(self.shape)]
         # Against the direction of time a growing penalty's integral comes out negative.
         penalty = torch.zeros_like(log_det)
         for regularizer, integral in zip(regularizers, integrals, strict=True):
             penalty = penalty + regularizer.weight * (integral if end > start else -integral)
-        return value.reshape(x.shape), log_det.reshape(batch), penalty.reshape(batch)
+        return value.reshape(batch + self.shape), log_det.reshape(batch), penalty.reshape(batch)
 
-    def _draw(self, n: int | Sequence[int], context: Tensor | None) -> tuple[Distribution, Tensor]:
+    def _draw(self, n: int | Sequence[int], context: Any) -> tuple[Distribution, Tensor]:
         """The base and samples of it, one for each context n times over."""
-        size = Size([n] if isinstance(n, int) else n)
+        size = _size("n", n, least=1)
+        if context is not None and (not isinstance(context, Tensor) or not context.ndim):
+            given = "a 0-d tensor" if isinstance(context, Tensor) else type(context).__name__
+            raise InputTypeError("context", given, "a tensor of shape (..., features)")
         base = self.base_distribution()
         batch = Size() if context is None else context.shape[:-1]
         draw = base.rsample if base.has_rsample else base.sample
         return base, draw(size + batch)
 
-    def _flattened(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """States and contexts with one batch axis."""
+    def _flattened(
+        self, x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...], Size]:
+        """States and contexts with one batch axis, and what that axis stands for."""
         if not isinstance(x, Tensor):
             raise InputTypeError("x", type(x).__name__, "a tensor")
         split = x.ndim - len(self.shape)
@@ -298,22 +339,33 @@ class CNF(SolvingModule):
                 "x", f"shape {tuple(x.shape)}", f"shape (..., {', '.join(map(str, self.shape))})"
             )
         batch = x.shape[:split]
-        flat = as_state(x.reshape(-1, *self.shape))
+        if not x.numel():
+            raise InputError("x", f"an empty tensor of shape {tuple(x.shape)}", "some elements")
         if context is None:
-            return flat, ()
+            return as_state(x.reshape(-1, *self.shape)), (), batch
+        if not isinstance(context, Tensor):
+            raise InputTypeError("context", type(context).__name__, "a tensor")
         try:
+            batch = torch.broadcast_shapes(batch, context.shape[:-1])
             spread = context.expand(*batch, context.shape[-1])
         except (RuntimeError, IndexError) as error:
             given = f"shape {tuple(context.shape)} for states of batch shape {tuple(batch)}"
             raise InputError("context", given, "shape (..., features) that broadcasts") from error
-        return flat, (spread.reshape(-1, context.shape[-1]),)
+        flat = as_state(x.expand(batch + self.shape).reshape(-1, *self.shape))
+        return flat, (spread.reshape(-1, context.shape[-1]),), batch
 
-    def _guided(self, contexts: tuple[Tensor, ...], guidance: float | None) -> FlowField:
+    def _guided(self, contexts: tuple[Tensor, ...], guidance: Any) -> FlowField:
         if guidance is None:
             return self.field
+        if not isinstance(guidance, (int, float, Tensor)):
+            raise InputTypeError("guidance", repr(guidance), "a number")
         if not contexts:
             raise InputError("guidance", f"{guidance} without a context", "a context to insist on")
         return Guided(self.field, guidance, self.null_context)
+
+    @staticmethod
+    def _time(t: float) -> float:
+        return check_time("t", t)
 
     def extra_repr(self) -> str:
         """Describe the flow and its solve."""

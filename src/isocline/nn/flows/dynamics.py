@@ -57,7 +57,7 @@ class Guided:
     """
 
     field: FlowField
-    scale: float
+    scale: float | Tensor
     null: Tensor
 
     def __call__(self, t: Tensor, z: Tensor, context: Tensor) -> Tensor:

@@ -34,6 +34,8 @@ class HamiltonianField(nn.Module):
         super().__init__()
         if features < 2 or features % 2:
             raise InputError("features", str(features), "an even number: positions and momenta")
+        if hidden < 1:
+            raise InputError("hidden", str(hidden), "at least 1")
         self.energy = _Energy(features, hidden) if energy is None else energy
 
     def forward(self, t: Tensor, z: Tensor) -> Tensor:

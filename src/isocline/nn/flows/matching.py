@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...errors import InputError, InputTypeError
 from .cnf import CNF
 from .coupling import CouplingName, check_coupling, coupled
 
@@ -46,9 +47,17 @@ class FlowMatching(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(flow, CNF):
+            raise InputTypeError("flow", type(flow).__name__, "a CNF")
         check_coupling(coupling)
-        for name, value in (("sigma", sigma), ("context_dropout", context_dropout)):
-            if not 0 <= value < 1:
+        if dtype not in (None, torch.bfloat16, torch.float16):
+            raise InputError("dtype", str(dtype), "torch.bfloat16, torch.float16 or None")
+        shares: tuple[tuple[str, Any], ...] = (
+            ("sigma", sigma),
+            ("context_dropout", context_dropout),
+        )
+        for name, value in shares:
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise InputError(name, str(value), "a number in [0, 1)")
         self.flow = flow
         self.coupling = coupling
@@ -82,6 +91,13 @@ class FlowMatching(nn.Module):
             Tensor of shape () or (batch,): squared errors are averaged over features.
         """
         flow = self.flow
+        if x.ndim != 1 + len(flow.shape) or x.shape[1:] != flow.shape:
+            expected = f"shape (batch, {', '.join(map(str, flow.shape))})"
+            raise InputError("x", f"shape {tuple(x.shape)}", expected)
+        if context is not None and len(context) != len(x):
+            raise InputError("context", f"{len(context)} rows", f"{len(x)}, as there are of `x`")
+        if reduction not in ("mean", "none"):
+            raise InputError("reduction", repr(reduction), "'mean' or 'none'")
         with torch.no_grad():
             z = flow.base_distribution().sample(x.shape[: x.ndim - len(flow.shape)]).to(x)
             z = coupled(self.coupling, z, x)
@@ -89,11 +105,11 @@ class FlowMatching(nn.Module):
             spread = s.view(-1, *(1 for _ in flow.shape))
             point = torch.lerp(z, x, spread) + self.sigma * spread * z
             velocity = (x - (1.0 - self.sigma) * z) / (flow.t1 - flow.t0)
-            contexts = () if context is None else (self._dropped(context),)
+        contexts = () if context is None else (self._dropped(context),)
         t = flow.t0 + (flow.t1 - flow.t0) * s
         with self._autocast(x.device):
             found = flow.field(t, point, *contexts)
-        error = (found.to(velocity.dtype) - velocity).flatten(1).square().mean(1)
+        error = (found.to(velocity.dtype) - velocity).reshape(len(x), -1).square().mean(1)
         return error.mean() if reduction == "mean" else error
 
     def step(
@@ -112,6 +128,6 @@ class FlowMatching(nn.Module):
         drop = torch.rand(len(context), 1, device=context.device) < self.context_dropout
         return torch.where(drop, self.flow.null_context.to(context), context)
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        on = self.dtype is not None
-        return torch.autocast(device.type, self.dtype, enabled=on)
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        # With no dtype of its own it leaves an autocast around it as it is.
+        return nullcontext() if self.dtype is None else torch.autocast(device.type, self.dtype)

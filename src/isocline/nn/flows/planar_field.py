@@ -10,6 +10,11 @@ from ...errors import InputError
 __all__ = ["PlanarField"]
 
 
+def _refuse(context: Tensor | None) -> None:
+    if context is not None:
+        raise InputError("context", "one", "none: a planar field has no place for it")
+
+
 class PlanarField(nn.Module):
     """dz/dt = 1/M sum_n s_n(t) u_n(t) tanh(w_n(t)^T z + b_n(t)), Chen et al. 2018, section 4.
 
@@ -44,13 +49,15 @@ class PlanarField(nn.Module):
             nn.Linear(hidden, units * (2 * features + 2)),
         )
 
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+    def forward(self, t: Tensor, z: Tensor, context: None = None) -> Tensor:
         """Evaluate dz/dt."""
+        _refuse(context)
         weight, bias, direction = self._units(t)
         return self._sum(torch.tanh(self._project(z, weight) + bias), direction)
 
-    def with_divergence(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    def with_divergence(self, t: Tensor, z: Tensor, context: None = None) -> tuple[Tensor, Tensor]:
         """Evaluate dz/dt and its divergence, shape (batch,), together."""
+        _refuse(context)
         weight, bias, direction = self._units(t)
         active = torch.tanh(self._project(z, weight) + bias)
         along = (weight * direction).sum(-1)

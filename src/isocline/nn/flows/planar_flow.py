@@ -15,6 +15,9 @@ from .cnf import Flowed
 
 __all__ = ["PlanarFlow"]
 
+_SLOPE = 1e-3
+"""Least slope of a layer along w, where rounding would leave none."""
+
 Direction = Literal["data-to-base", "base-to-data"]
 
 
@@ -60,6 +63,8 @@ class PlanarFlow(nn.Module):
 
     def forward(self, z: Tensor) -> Flowed:
         """Through all layers, in the flow's direction: states (..., features), and log |det|."""
+        if z.ndim < 1 or z.shape[-1:] != self.shape:
+            raise InputError("z", f"shape {tuple(z.shape)}", f"shape (..., {self.shape[0]})")
         along, scale = self._invertible()
         log_det = z.new_zeros(z.shape[:-1])
         for w, u, b, slope in zip(self.weight, scale, self.bias, along, strict=True):
@@ -71,8 +76,9 @@ class PlanarFlow(nn.Module):
     def _invertible(self) -> tuple[Tensor, Tensor]:
         """w^T u of each layer, and u, changed along w so that w^T u > -1 (their appendix A.1)."""
         inner = (self.weight * self.scale).sum(1)
-        along = F.softplus(inner) - 1.0
-        length = self.weight.square().sum(1)
+        # softplus underflows where `inner` is far below zero; the map must keep some slope there.
+        along = F.softplus(inner).clamp(min=_SLOPE) - 1.0
+        length = self.weight.square().sum(1).clamp(min=torch.finfo(inner.dtype).tiny ** 0.5)
         scale = self.scale + ((along - inner) / length).unsqueeze(1) * self.weight
         return along, scale
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -33,8 +33,8 @@ class Regularizer(Protocol):
         """The rate, not negative, shape (batch,)."""
 
 
-def _check_weight(weight: float) -> None:
-    if not 0 <= weight < math.inf:
+def _check_weight(weight: Any) -> None:
+    if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
         raise InputError("weight", str(weight), "a finite number of at least 0")
 
 
@@ -54,7 +54,7 @@ class KineticEnergy:
 
     def __call__(self, rate: Rate) -> Tensor:
         """Squared length of the velocity."""
-        return rate.velocity.flatten(1).square().sum(1)
+        return rate.velocity.reshape(len(rate.velocity), -1).square().sum(1)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ...controllers import Constant
-from ...errors import InputError
+from ...errors import InputError, InputTypeError
 from ...solvers import Solver
 from ...validate import check_solver
 
@@ -37,11 +38,17 @@ class Sampler:
             given = "neither" if self.nfe is None else "both"
             raise InputError("nfe, times", given, "exactly one of them")
         solver = check_solver(self.solver)
+        if self.nfe is not None and not isinstance(self.nfe, int):
+            raise InputTypeError("nfe", repr(self.nfe), "a whole number of evaluations")
         if self.nfe is not None and self._steps(solver, self.nfe) < 1:
             needed = _first_step(solver)
             raise InputError("nfe", str(self.nfe), f"at least {needed}, one step of {solver.name}")
         if self.times is not None:
-            pairs = list(zip(self.times, self.times[1:], strict=False))
+            try:
+                times = [float(t) for t in self.times]
+            except (TypeError, ValueError):
+                raise InputTypeError("times", repr(self.times), "a sequence of times") from None
+            pairs = list(pairwise(times))
             if not (all(a < b for a, b in pairs) or all(a > b for a, b in pairs)):
                 raise InputError(
                     "times", repr(list(self.times)), "times that rise or fall strictly"
@@ -50,9 +57,13 @@ class Sampler:
     def settings(self, t0: float, t1: float) -> dict[str, Any]:
         """What to hand to `solve` for this."""
         solver, span = check_solver(self.solver), abs(t1 - t0)
+        if span == 0:
+            return {"solver": solver, "dt0": 1.0, "controller": Constant()}
         if self.times is not None:
-            if not all(min(t0, t1) <= t <= max(t0, t1) for t in self.times):
-                raise InputError("times", repr(list(self.times)), f"times between {t0} and {t1}")
+            ahead = [(t - t0) * (1 if t1 > t0 else -1) for t in self.times]
+            if not all(0 <= a <= span for a in ahead) or ahead != sorted(ahead):
+                way = f"times between {t0} and {t1}, in that order"
+                raise InputError("times", repr(list(self.times)), way)
             return {"solver": solver, "dt0": span, "controller": Constant(stops=tuple(self.times))}
         assert self.nfe is not None
         return {

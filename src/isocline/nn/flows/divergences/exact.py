@@ -36,7 +36,7 @@ class ExactDivergence:
         units = torch.eye(size, dtype=z.dtype, device=z.device)
         units = units.view(size, 1, *z.shape[1:]).expand(size, *z.shape)
         velocity, rows = products(field, t, z, context, units)
-        rows = [row.flatten(1) for row in rows]
+        rows = [row.reshape(len(z), size) for row in rows]
         divergence = sum((row[:, i] for i, row in enumerate(rows)), start=z.new_zeros(len(z)))
         if not norm:
             return Rate(velocity, divergence)

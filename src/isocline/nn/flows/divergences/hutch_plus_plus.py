@@ -60,16 +60,23 @@ class HutchPlusPlus:
         """The field and an estimate of its divergence, and of its Jacobian's squared norm."""
         sketch, rest = noise
         velocity, pull = pullback(field, t, z, context)
-        apply = torch.func.vmap(lambda vector: pull(vector)[0])
+
+        def flat(vectors: Tensor) -> Tensor:
+            return vectors.reshape(len(vectors), len(z), z[0].numel())
+
+        def apply(vectors: Tensor) -> Tensor:
+            found: Tensor = torch.func.vmap(lambda vector: pull(vector)[0])(vectors)
+            return flat(found)
+
         with torch.no_grad():
             # QR wants (batch, dimension, k).
-            seen = apply(sketch).flatten(2).permute(1, 2, 0)
+            seen = apply(sketch).permute(1, 2, 0)
             basis = torch.linalg.qr(seen).Q
             inside = basis.permute(2, 0, 1)
-            flat = rest.flatten(2)
-            along = torch.einsum("bdk,mbd->mbk", basis, flat)
-            outside = flat - torch.einsum("bdk,mbk->mbd", basis, along)
-        exact = (apply(inside.reshape(sketch.shape)).flatten(2) * inside).sum((0, 2))
-        estimated = (apply(outside.reshape(rest.shape)).flatten(2) * outside).sum(2).mean(0)
-        size = apply(rest).flatten(2).square().sum(2).mean(0) if norm else None
+            others = flat(rest)
+            along = torch.einsum("bdk,mbd->mbk", basis, others)
+            outside = others - torch.einsum("bdk,mbk->mbd", basis, along)
+        exact = (apply(inside.reshape(sketch.shape)) * inside).sum((0, 2))
+        estimated = (apply(outside.reshape(rest.shape)) * outside).sum(2).mean(0)
+        size = apply(rest).square().sum(2).mean(0) if norm else None
         return Rate(velocity, exact + estimated, size)

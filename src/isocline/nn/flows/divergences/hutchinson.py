@@ -56,6 +56,6 @@ class Hutchinson:
         """The field, and estimates of its divergence and of its Jacobian's squared norm."""
         (vectors,) = noise
         velocity, found = products(field, t, z, context, vectors)
-        rows = torch.stack(list(found)).flatten(2)
-        divergence = (rows * vectors.flatten(2)).sum(2).mean(0)
+        rows = torch.stack(list(found)).reshape(len(vectors), len(z), -1)
+        divergence = (rows * vectors.reshape(rows.shape)).sum(2).mean(0)
         return Rate(velocity, divergence, rows.square().sum(2).mean(0) if norm else None)

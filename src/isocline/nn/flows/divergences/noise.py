@@ -17,7 +17,7 @@ NoiseName = Literal["rademacher", "gaussian"]
 def check_noise(name: str) -> None:
     """Raise `InputError` unless `name` is one that `draw` knows."""
     if name not in get_args(NoiseName):
-        raise InputError("noise", repr(name), " or ".join(map(repr, get_args(NoiseName))))
+        raise InputError("noise_name", repr(name), " or ".join(map(repr, get_args(NoiseName))))
 
 
 def draw(name: NoiseName, count: int, like: Tensor) -> Tensor:
