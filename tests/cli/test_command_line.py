@@ -9,6 +9,7 @@ import pytest
 
 import isocline
 from isocline.cli.main import main
+from isocline.nn import ODEBlock
 from isocline.solvers import SOLVERS
 
 TINY = [
@@ -101,8 +102,11 @@ def test_the_users_errors_are_one_line(
     assert message in _fails(capsys, *arguments.split())
 
 
-def test_a_failed_solve_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    # A tolerance that float32 cannot keep.
+def test_a_failed_solve_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A tolerance that float32 cannot keep; at the usual limit of steps it takes minutes to fail.
+    monkeypatch.setitem(ODEBlock.__init__.__kwdefaults__, "max_steps", 50)
     arguments = ["train", "odenet", *TINY, "--tol=1e-30", "--out", str(tmp_path / "run")]
     assert "step" in _fails(capsys, *arguments)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from isocline.data import DataError, read_table
+from isocline.data import DataError, read_points, read_table
 
 VALUES = np.random.default_rng(0).normal(size=(12, 3))
 
@@ -232,3 +232,15 @@ def test_a_csv_that_is_no_table_is_named(tmp_path: Path, content: bytes, found: 
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"bad.csv: .*{found}"):
         read_table(path)
+
+
+def test_points_to_evaluate_at_may_be_few(tmp_path: Path) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text("a,b\n1,2\n1,2\n")
+    assert read_points(path).values.tolist() == [[1, 2], [1, 2]]
+    path.write_text("a,b\n1,nan\n")
+    with pytest.raises(DataError, match="missing, NaN or infinite, the first in row 1"):
+        read_points(path)
+    path.write_text("a,b\n")
+    with pytest.raises(DataError, match="empty"):
+        read_points(path)

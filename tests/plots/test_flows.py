@@ -63,6 +63,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "matching": lambda: plots.plot_density_matching([match()], BOUNDS, title="title"),
     "pairs": lambda: plots.plot_pairs(torch.randn(99, 3), torch.randn(80, 3), title="title"),
     "likelihood": lambda: plots.plot_likelihood([{"step": 1.0, "nfe_forward": 20.0}], -2.0),
+    "divergence": lambda: plots.plot_divergence([{"step": 1.0, "validation_kl": 0.2}]),
 }
 
 
@@ -196,6 +197,16 @@ def test_likelihood_and_evaluations_over_iterations() -> None:
     score, _ = plots.plot_likelihood(rows).axes
     assert len(score.lines) == 1
     render(plots.plot_likelihood([]))
+
+
+def test_divergence_over_iterations() -> None:
+    rows = [{"step": 100.0, "train_loss": 0.5, "validation_kl": 0.4, "validation_nfe": 30.0}]
+    score, work = plots.plot_divergence(rows).axes
+    training, held_out, least = score.lines
+    np.testing.assert_allclose(training.get_xydata(), [[100, 0.5]])
+    np.testing.assert_allclose(held_out.get_xydata(), [[100, 0.4]])
+    assert set(least.get_ydata()) == {0.0}
+    assert [line.get_label() for line in work.lines] == ["held out"]
 
 
 # --- figures 4 and 5 of the paper --------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from isocline.train import OdenetConfig
-from isocline.train.run import train_odenet
+from isocline.train.odenet.run import train_odenet
 
 
 def tiny(out: Path, **settings: object) -> OdenetConfig:

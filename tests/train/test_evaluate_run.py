@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from isocline.train import ConfigError, EvaluateConfig
-from isocline.train.evaluate import EvaluationPoint, evaluate_run
-from isocline.train.run import train_odenet
+from isocline.train.odenet.evaluate import EvaluationPoint, evaluate_run
+from isocline.train.odenet.run import train_odenet
 
 from .conftest import tiny
 

@@ -1,5 +1,6 @@
 """Files of a run: atomic writes, folders in use, checkpoints, the report."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from isocline.train import ConfigError, OdenetConfig
 from isocline.train.checkpoint import AtomicCheckpointIO, read_checkpoint
 from isocline.train.files import atomic_path, write_text
-from isocline.train.history import read_metrics, write_metrics
+from isocline.train.history import Columns, read_metrics, write_metrics
 from isocline.train.report import write_evaluation, write_report
 from isocline.train.rundir import RunDirectory
 
@@ -35,7 +36,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_new_run_gets_its_folder(tmp_path: Path) -> None:
     config = _config(tmp_path / "a" / "run")
     run = RunDirectory.prepare(config)
-    assert run.read_config() == config
+    assert run.read_config(OdenetConfig) == config
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -71,7 +72,21 @@ def test_resume_needs_a_run(tmp_path: Path) -> None:
     for content in ("{", "[]"):
         (tmp_path / "config.json").write_text(content)
         with pytest.raises(ConfigError, match=r"config.json is damaged"):
-            RunDirectory(tmp_path).read_config()
+            RunDirectory(tmp_path).read_config(OdenetConfig)
+
+
+def test_a_run_of_another_kind_is_refused(tmp_path: Path) -> None:
+    run = RunDirectory.prepare(_config(tmp_path / "run"))
+    settings = json.loads(run.config_file.read_text())
+    assert settings.pop("kind") == "odenet"
+    run.config_file.write_text(json.dumps({"kind": "pendulum", **settings}))
+    with pytest.raises(ConfigError, match="is a run of the kind pendulum, not odenet; give one"):
+        run.read_config(OdenetConfig)
+    with pytest.raises(ConfigError, match="settings of the kind 'pendulum', not of 'odenet'"):
+        OdenetConfig.from_dict({"kind": "pendulum"})
+    # Runs from before there were kinds are classifiers.
+    run.config_file.write_text(json.dumps(settings))
+    assert run.read_config(OdenetConfig) == _config(tmp_path / "run")
 
 
 def test_checkpoints_hold_plain_data_only(tmp_path: Path) -> None:
@@ -97,7 +112,9 @@ def test_damaged_and_missing_checkpoints(tmp_path: Path) -> None:
 def test_metrics_keep_gaps(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     assert read_metrics(path) == []
-    write_metrics(path, [{"epoch": 1.0, "train_loss": 0.5}, {"epoch": 2.0, "nfe_forward": 20.0}])
+    columns = Columns(averaged=("train_loss", "nfe_forward"), validated=())
+    rows = [{"epoch": 1.0, "train_loss": 0.5}, {"epoch": 2.0, "nfe_forward": 20.0}]
+    write_metrics(path, rows, columns)
     assert read_metrics(path) == [
         {"epoch": 1.0, "train_loss": 0.5},
         {"epoch": 2.0, "nfe_forward": 20.0},
@@ -106,12 +123,14 @@ def test_metrics_keep_gaps(tmp_path: Path) -> None:
 
 def test_an_evaluation_takes_the_place_of_the_last(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    write_report(run, {"test error": "1.00 %"}, _config(tmp_path).to_dict())
+    write_report(run, _config(tmp_path), {"test error": "1.00 %"}, {"the error": "error.png"})
     for text in ("first", "second"):
         write_evaluation(run, text)
     report = run.report_file.read_text()
     assert report.startswith("# odenet on digits")
     assert "| test error | 1.00 % |" in report
+    assert "![the error](error.png)" in report
+    assert "| `kind` | `odenet` |" in report
     assert "second" in report
     assert "first" not in report
     assert report.count("## Evaluation") == 1

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from isocline.train import ConfigError, OdenetConfig
+from isocline.train.odenet.tolerances import parse_tolerances
 from isocline.train.schedule import learning_rate_factor
-from isocline.train.tolerances import parse_tolerances
 
 
 def test_defaults_depend_on_data_and_model() -> None:

@@ -11,8 +11,8 @@ import torch
 
 from isocline.data import DataError
 from isocline.train import ConfigError, OdenetConfig, TrainingError
-from isocline.train.history import COLUMNS, read_metrics
-from isocline.train.run import train_odenet
+from isocline.train.history import read_metrics
+from isocline.train.odenet.run import WATCHED, train_odenet
 
 from .conftest import tiny
 
@@ -32,6 +32,11 @@ class Kill(L.Callback):
             raise KilledError
 
 
+class KillInValidation(L.Callback):
+    def on_validation_start(self, *_: object) -> None:
+        raise KilledError
+
+
 def _weights(path: Path) -> dict[str, torch.Tensor]:
     checkpoint = torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)
     return checkpoint["state_dict"]
@@ -45,7 +50,7 @@ def test_a_run_leaves_its_files(trained: Path) -> None:
     assert (result["epochs"], result["steps"]) == (2, 8)
     rows = read_metrics(trained / "metrics.csv")
     assert [row["epoch"] for row in rows] == [1, 2]
-    assert all(set(row) == set(COLUMNS) for row in rows)
+    assert all(set(row) == set(WATCHED.columns.all) for row in rows)
     assert all(row["nfe_forward"] > 0 for row in rows)
     report = (trained / "report.md").read_text()
     assert f"| parameters | {result['parameters']:,} |" in report
@@ -61,6 +66,14 @@ def test_checkpoints_load_without_running_code(trained: Path, name: str) -> None
     assert "optimizer_states" in checkpoint
 
 
+def _check_same_metrics(one: Path, other: Path) -> None:
+    before, after = (read_metrics(path / "metrics.csv") for path in (one, other))
+    assert len(before) == len(after)
+    for old, new in zip(before, after, strict=True):
+        for column in set(old) - {"seconds", "training_seconds"}:
+            assert new[column] == pytest.approx(old[column], rel=1e-5), column
+
+
 @pytest.mark.parametrize("step", [4, 6])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
     trained: Path, tmp_path: Path, step: int
@@ -74,11 +87,19 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     expected, found = _weights(trained), _weights(out)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=name)
-    before, after = (read_metrics(path / "metrics.csv") for path in (trained, out))
-    assert len(before) == len(after)
-    for old, new in zip(before, after, strict=True):
-        for column in ("epoch", "step", "learning_rate", "validation_error"):
-            assert new[column] == pytest.approx(old[column]), column
+    _check_same_metrics(trained, out)
+
+
+def test_a_run_killed_while_it_validates_goes_on(trained: Path, tmp_path: Path) -> None:
+    """The last checkpoint is that of the epoch's last iteration, and its row is still to come."""
+    out = tmp_path / "run"
+    with pytest.raises(KilledError):
+        train_odenet(tiny(out, checkpoint_every=2), KillInValidation())
+    assert not read_metrics(out / "metrics.csv")
+    result = train_odenet(OdenetConfig(out=out, resume=True, progress=False))
+    assert result is not None
+    assert (result.epochs, result.steps) == (2, 8)
+    _check_same_metrics(trained, out)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
@@ -120,6 +141,18 @@ def test_models_adjoints_and_precisions(tmp_path: Path, settings: dict[str, obje
     assert result is not None
     assert (result.steps, result.epochs) == (3, 2)
     assert (result.nfe_forward > 0) is (settings.get("model") != "resnet")
+
+
+def test_the_bar_fits_a_narrow_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    train_odenet(tiny(tmp_path / "run", limit_steps=2, progress=True))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert lines[0].startswith("Epoch 0/0")
+    for label in ("loss: ", "error: ", "NFE: "):
+        assert lines[0].count(label) == 1
 
 
 def test_learns_something(tmp_path: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
 from ..solvers import SOLVERS
-from ..train import EvaluateConfig, OdenetConfig
-from .tables import evaluation_table, result_table, solver_table, source_table
+from ..train import CnfConfig, DensityConfig, EvaluateConfig, OdenetConfig, SampleConfig
+from .tables import evaluation_table, result_table, solver_table, source_table, summary_table
 
 __all__ = ["run"]
 
@@ -32,13 +33,64 @@ def run(arguments: Sequence[str]) -> None:
 @_train.command(name="odenet")
 def train_odenet(config: OmitArgPrefixes[OdenetConfig]) -> None:
     """Train an image classifier: an ODE-Net, or its rivals, the ResNet and the RK-Net."""
-    from ..train.run import train_odenet
+    from ..train.odenet.run import train_odenet
 
     result = train_odenet(config)
     if result is not None:
         console = Console()
         console.print(result_table(result))
         console.print(f"report: {Path(result.path) / 'report.md'}", soft_wrap=True)
+
+
+@_train.command(name="cnf")
+def train_cnf(config: OmitArgPrefixes[CnfConfig]) -> None:
+    """Train a continuous normalizing flow: a density that an ODE carries from noise to data."""
+    from ..train.cnf.run import train_cnf
+
+    result = train_cnf(config)
+    if result is not None:
+        console = Console()
+        console.print(summary_table(result.summary()))
+        console.print(f"report: {Path(result.path) / 'report.md'}", soft_wrap=True)
+
+
+@_app.command
+def sample(
+    run: Positional[Path],
+    options: OmitArgPrefixes[SampleConfig],
+    number: Annotated[int, arg(aliases=("-n",))] = 1000,
+) -> None:
+    """Draw samples from a trained flow, in the units of the data.
+
+    Args:
+        run: Folder of the run.
+        options: Where to write them, and how to draw.
+        number: How many.
+    """
+    from ..train.cnf.sample import sample_run
+
+    console = Console()
+    with console.status("drawing"):
+        path = sample_run(run, number, options)
+    console.print(f"{number:,} samples: {path}", soft_wrap=True)
+
+
+@_app.command
+def density(run: Positional[Path], options: OmitArgPrefixes[DensityConfig]) -> None:
+    """Evaluate the density of a trained flow, on a grid of the plane or at given points.
+
+    Args:
+        run: Folder of the run.
+        options: Where to evaluate it, and where to write.
+    """
+    from ..train.cnf.density import measure_density
+
+    console = Console()
+    with console.status("evaluating"):
+        result = measure_density(run, options)
+    console.print(summary_table(result.summary()))
+    for path in result.files:
+        console.print(f"written: {path}", soft_wrap=True)
 
 
 @_app.command
@@ -49,7 +101,7 @@ def evaluate(run: Positional[Path], options: OmitArgPrefixes[EvaluateConfig]) ->
         run: Folder of the run.
         options: What to measure.
     """
-    from ..train.evaluate import evaluate_run
+    from ..train.odenet.evaluate import evaluate_run
 
     console = Console()
     with console.status("solving for reference") as status:

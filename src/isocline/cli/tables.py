@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -12,10 +12,10 @@ from rich.table import Table
 from ..solvers import Tableau
 
 if TYPE_CHECKING:
-    from ..train.evaluate import EvaluationPoint
-    from ..train.run import TrainResult
+    from ..train.odenet.evaluate import EvaluationPoint
+    from ..train.odenet.run import OdenetResult
 
-__all__ = ["evaluation_table", "result_table", "solver_table", "source_table"]
+__all__ = ["evaluation_table", "result_table", "solver_table", "source_table", "summary_table"]
 
 
 def solver_table(tableaus: Sequence[Tableau]) -> Table:
@@ -51,18 +51,25 @@ def source_table(tableaus: Sequence[Tableau]) -> Table:
     return table
 
 
-def result_table(result: TrainResult) -> Table:
-    """What a training run came to."""
-    table = Table(show_header=False)
-    table.add_row("test error", f"{result.test_error:.2f} %")
-    table.add_row("validation error (best)", f"{result.validation_error:.2f} %")
-    table.add_row("parameters", f"{result.parameters:,}")
+def result_table(result: OdenetResult) -> Table:
+    """What the training of a classifier came to."""
+    rows = {
+        "test error": f"{result.test_error:.2f} %",
+        "validation error (best)": f"{result.validation_error:.2f} %",
+        "parameters": f"{result.parameters:,}",
+    }
     if result.nfe_forward:
-        table.add_row(
-            "NFE forward / backward", f"{result.nfe_forward:.1f} / {result.nfe_backward:.1f}"
-        )
-    table.add_row("time per epoch", f"{result.seconds_per_epoch:.2f} s")
-    table.add_row("epochs, iterations", f"{result.epochs}, {result.steps:,}")
+        rows["NFE forward / backward"] = f"{result.nfe_forward:.1f} / {result.nfe_backward:.1f}"
+    rows["time per epoch"] = f"{result.seconds_per_epoch:.2f} s"
+    rows["epochs, iterations"] = f"{result.epochs}, {result.steps:,}"
+    return summary_table(rows)
+
+
+def summary_table(rows: Mapping[str, str]) -> Table:
+    """Names and values."""
+    table = Table(show_header=False)
+    for name, value in rows.items():
+        table.add_row(escape(name), escape(value))
     return table
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
+from .seeds import fold_seeds
 
 __all__ = ["Batches", "ImageSet", "ImageSplits", "Slices", "random_crop"]
 
@@ -129,7 +130,7 @@ class Batches:
         return self.length
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        shuffle = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
+        shuffle = torch.Generator().manual_seed(fold_seeds(self.seed, self.epoch))
         order = torch.randperm(len(self.data), generator=shuffle)
         start, self.position = self.position, 0
         for number in range(start, self.length):
@@ -138,7 +139,7 @@ class Batches:
             images = batch.images
             if self.padding:
                 # One seed for each batch, so that a batch does not depend on those before it.
-                seed = _mix(self.seed, self.epoch, number, self.rank)
+                seed = fold_seeds(self.seed, self.epoch, number, self.rank)
                 images = random_crop(images, self.padding, torch.Generator().manual_seed(seed))
             self.position = number + 1
             yield images, batch.labels
@@ -169,11 +170,3 @@ class Slices:
             self.data.labels.split(self.batch_size),
             strict=True,
         )
-
-
-def _mix(*numbers: int) -> int:
-    """Fold numbers into one seed (FNV-1a, on words), so that nearby ones give unlike streams."""
-    value = 0xCBF29CE484222325
-    for number in numbers:
-        value = ((value ^ number) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
-    return value & 0x7FFFFFFFFFFFFFFF

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DataError
-from .tables import Table, checked_table
+from .tables import Table, checked_points, checked_table
 
-__all__ = ["read_table"]
+__all__ = ["read_points", "read_table"]
 
 
 def read_table(path: Path | str) -> Table:
@@ -33,7 +33,21 @@ def read_table(path: Path | str) -> Table:
         DataError: If the file is missing, empty, damaged or of another format; if a value is no
             number, NaN or infinite; if there are fewer than ten rows or a column is constant.
     """
-    path = Path(path)
+    return checked_table(*_read(Path(path)), str(path))
+
+
+def read_points(path: Path | str) -> Table:
+    """Read points at which something is to be evaluated: as `read_table`, but any number of rows.
+
+    Raises:
+        DataError: If the file is missing, empty, damaged or of another format, or a value is no
+            number, NaN or infinite.
+    """
+    return checked_points(*_read(Path(path)), str(path))
+
+
+def _read(path: Path) -> tuple[npt.NDArray[np.generic], tuple[str, ...]]:
+    """Values and names of columns, unchecked."""
     readers = {".npy": _read_npy, ".csv": _read_csv}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -44,10 +58,9 @@ def read_table(path: Path | str) -> Table:
     if not path.exists():
         raise DataError(f"{path}: no such file; expected a table as .npy or .csv")
     try:
-        values, columns = reader(path)
+        return reader(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return checked_table(values, columns, str(path))
 
 
 def _numbered(count: int) -> tuple[str, ...]:

@@ -13,7 +13,14 @@ from torch import Tensor
 from ..errors import InputError
 from .errors import DataError
 
-__all__ = ["MIN_ROWS", "Table", "builtin_table", "check_width", "checked_table"]
+__all__ = [
+    "MIN_ROWS",
+    "Table",
+    "builtin_table",
+    "check_width",
+    "checked_points",
+    "checked_table",
+]
 
 # Fewer rows cannot be split in three and say anything of a density.
 MIN_ROWS = 10
@@ -83,6 +90,34 @@ def checked_table(values: npt.NDArray[np.generic], columns: tuple[str, ...], nam
         DataError: If there are not at least ten rows and one column, or a value is NaN or infinite
             (also as float32), or a column is constant.
     """
+    exact = _numbers(values, name)
+    if len(exact) < MIN_ROWS:
+        raise DataError(
+            f"{name}: {len(exact)} row(s), but at least {MIN_ROWS} are needed to train, validate "
+            "and test; give it more"
+        )
+    _check_finite(exact, columns, name)
+    _check_varies(exact, columns, name)
+    return Table(torch.from_numpy(exact.astype(np.float32)), columns, name)
+
+
+def checked_points(values: npt.NDArray[np.generic], columns: tuple[str, ...], name: str) -> Table:
+    """Make a table of points at which something is to be evaluated: one is enough.
+
+    Args:
+        values: ``(n, d)``, floats or integers.
+        columns: Names of the `d` columns.
+        name: Where they come from, for messages.
+
+    Raises:
+        DataError: If there are none, or a value is NaN or infinite (also as float32).
+    """
+    exact = _numbers(values, name)
+    _check_finite(exact, columns, name)
+    return Table(torch.from_numpy(exact.astype(np.float32)), columns, name)
+
+
+def _numbers(values: npt.NDArray[np.generic], name: str) -> npt.NDArray[np.float64]:
     if values.ndim != 2:
         raise DataError(
             f"{name}: an array of shape {values.shape}; expected two dimensions, (rows, columns): "
@@ -94,15 +129,7 @@ def checked_table(values: npt.NDArray[np.generic], columns: tuple[str, ...], nam
         )
     if values.size == 0:
         raise DataError(f"{name}: empty, its shape is {values.shape}; expected rows of numbers")
-    if len(values) < MIN_ROWS:
-        raise DataError(
-            f"{name}: {len(values)} row(s), but at least {MIN_ROWS} are needed to train, validate "
-            "and test; give it more"
-        )
-    exact = values.astype(np.float64)
-    _check_finite(exact, columns, name)
-    _check_varies(exact, columns, name)
-    return Table(torch.from_numpy(exact.astype(np.float32)), columns, name)
+    return values.astype(np.float64)
 
 
 def _check_finite(values: npt.NDArray[np.float64], columns: tuple[str, ...], name: str) -> None:

@@ -9,6 +9,7 @@ from .flow_pairs import plot_pairs as plot_pairs
 from .flow_panels import FlowFrame as FlowFrame
 from .flow_panels import grid_points as grid_points
 from .flows import plot_density as plot_density
+from .flows import plot_divergence as plot_divergence
 from .flows import plot_likelihood as plot_likelihood
 from .flows import plot_samples as plot_samples
 from .flows import plot_trajectories as plot_trajectories

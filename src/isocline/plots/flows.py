@@ -26,7 +26,13 @@ from .flow_panels import (
 )
 from .style import COLORS, new_figure, style
 
-__all__ = ["plot_density", "plot_likelihood", "plot_samples", "plot_trajectories"]
+__all__ = [
+    "plot_density",
+    "plot_divergence",
+    "plot_likelihood",
+    "plot_samples",
+    "plot_trajectories",
+]
 
 Rows = Sequence[Mapping[str, float]]
 
@@ -139,28 +145,50 @@ def plot_likelihood(rows: Rows, truth: float | None = None, title: str = "") -> 
     Args:
         rows: Mappings with ``step`` (iterations done) and, as far as they were measured then,
             ``train_log_likelihood`` and ``validation_log_likelihood`` (nats per sample, mean),
-            ``nfe_forward`` and ``nfe_backward`` (per iteration).
+            ``nfe_forward``, ``nfe_backward`` and ``validation_nfe`` (per solve).
         truth: The score of the true density on the held-out data, which no model can be expected
             to exceed; None where it is not known.
         title: Title of the figure.
     """
+    series = (("train_log_likelihood", "training"), ("validation_log_likelihood", "held out"))
+    return _plot_progress(rows, series, "log-likelihood (nats)", truth, "true density", title)
+
+
+def plot_divergence(rows: Rows, title: str = "") -> Figure:
+    """Draw the divergence from a target, and the evaluations of the field, against iterations.
+
+    Args:
+        rows: Mappings as for `plot_likelihood`, with ``train_loss`` and ``validation_kl`` (nats, as
+            estimated by samples: it may fall below zero by chance) in the place of likelihoods.
+        title: Title of the figure.
+    """
+    series = (("train_loss", "training"), ("validation_kl", "held out"))
+    return _plot_progress(rows, series, "KL(flow || target) (nats)", 0.0, "least", title)
+
+
+def _plot_progress(
+    rows: Rows,
+    series: Sequence[tuple[str, str]],
+    ylabel: str,
+    level: float | None,
+    level_name: str,
+    title: str,
+) -> Figure:
     with style():
         figure, (score, work) = new_figure(1, 2, width=4.4, height=3.2)
-        for name, label, color in (
-            ("train_log_likelihood", "training", COLORS[0]),
-            ("validation_log_likelihood", "held out", COLORS[1]),
-        ):
+        for (name, label), color in zip(series, COLORS, strict=False):
             _draw(score, rows, name, label, color)
-        if truth is not None:
-            score.axhline(truth, color="0.3", linestyle="--", linewidth=1.2, label="true density")
-        score.set(xlabel="iteration", ylabel="log-likelihood (nats)")
+        if level is not None:
+            score.axhline(level, color="0.3", linestyle="--", linewidth=1.2, label=level_name)
+        score.set(xlabel="iteration", ylabel=ylabel)
         for name, label, color in (
             ("nfe_forward", "forward", COLORS[0]),
             ("nfe_backward", "backward", COLORS[1]),
+            ("validation_nfe", "held out", COLORS[2]),
         ):
             _draw(work, rows, name, label, color)
         work.set_ylim(bottom=0)
-        work.set(xlabel="iteration", ylabel="field evaluations\nper iteration")
+        work.set(xlabel="iteration", ylabel="field evaluations\nper solve")
         for axes in (score, work):
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             if axes.lines:

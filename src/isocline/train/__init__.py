@@ -1,10 +1,14 @@
 """Training runs. Needs ``isocline[train]``.
 
-Only the settings are imported here, which are light; `train.run.train_odenet` and
-`train.evaluate.evaluate_run` bring Lightning and matplotlib with them.
+The driver (`run`, `trainer`, `rundir`, `history`, `report`) serves every kind of run; what a kind
+trains and how it is measured stands in a package of its own, `odenet` or `cnf`. Only the settings
+are imported here, which are light: the rest brings Lightning and matplotlib with it.
 """
 
-from .config import EvaluateConfig as EvaluateConfig
-from .config import OdenetConfig as OdenetConfig
+from .cnf import CnfConfig as CnfConfig
+from .cnf import DensityConfig as DensityConfig
+from .cnf import SampleConfig as SampleConfig
 from .errors import ConfigError as ConfigError
 from .errors import TrainingError as TrainingError
+from .odenet import EvaluateConfig as EvaluateConfig
+from .odenet import OdenetConfig as OdenetConfig

@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from .errors import ConfigError
 from .files import atomic_path
+from .rundir import RunDirectory
 
-__all__ = ["AtomicCheckpointIO", "MovableCheckpoint", "read_checkpoint"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "MovableCheckpoint",
+    "StepCheckpoint",
+    "load_weights",
+    "read_checkpoint",
+]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -60,6 +68,26 @@ class MovableCheckpoint(ModelCheckpoint):
         super().load_state_dict(state)
 
 
+class StepCheckpoint(MovableCheckpoint):
+    """Saves within an epoch, but not after its last iteration.
+
+    A run that was killed between that checkpoint and the end of the epoch would go on with the next
+    one, without the validation and the row of this one. The epoch's own checkpoint is at hand.
+    """
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save, if it is time."""
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint to the CPU.
 
@@ -75,3 +103,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{path} cannot be read ({reason}); is it damaged?") from error
     return content
+
+
+def load_weights(
+    model: torch.nn.Module, run: RunDirectory, checkpoint: str, prefix: str = "model."
+) -> None:
+    """Put the weights of the checkpoint called `checkpoint` into `model`.
+
+    Args:
+        model: The network, as the run built it.
+        run: The run's folder.
+        checkpoint: ``best`` or ``last``.
+        prefix: What the names of the network's weights begin with in the trained module.
+
+    Raises:
+        ConfigError: If there is no such checkpoint, or it is another network's.
+    """
+    path = run.checkpoint(checkpoint)
+    state = read_checkpoint(path).get("state_dict", {})
+    weights = {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ConfigError(f"{path} does not fit the network of {run.config_file}") from error

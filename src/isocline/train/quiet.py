@@ -19,6 +19,8 @@ _HARMLESS = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     # The folder of checkpoints is there when a run is resumed: that is the point.
     r"Checkpoint directory .* exists and is not empty",
+    # Each process validates on everything, so that there is nothing to gather from the others.
+    r"It is recommended to use `self\.log\('validation_\w+', \.\.\., sync_dist=True\)`",
 )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
+from .config import RunConfig
 from .files import write_text
 from .rundir import RunDirectory
 
@@ -14,18 +14,20 @@ _EVALUATION = "## Evaluation"
 
 
 def write_report(
-    run: RunDirectory, results: Mapping[str, str], settings: Mapping[str, Any]
+    run: RunDirectory, config: RunConfig, results: Mapping[str, str], pictures: Mapping[str, str]
 ) -> None:
-    """Write ``report.md``; the evaluation of an older report goes, for the weights have changed."""
-    lines = [
-        f"# {settings['model']} on {settings['data']}",
-        "",
-        markdown_table(["", "result"], results.items()),
-        "",
-        "![error per epoch](error.png)",
-    ]
-    if settings["model"] != "resnet":
-        lines += ["", "![field evaluations per epoch](nfe.png)"]
+    """Write ``report.md``; the evaluation of an older report goes, for the weights have changed.
+
+    Args:
+        run: The run's folder.
+        config: Its settings.
+        results: Names and values of the table at the top.
+        pictures: Captions, and names of the pictures' files in the folder.
+    """
+    lines = [f"# {config.title}", "", markdown_table(["", "result"], results.items())]
+    for caption, name in pictures.items():
+        lines += ["", f"![{caption}]({name})"]
+    settings = config.to_dict()
     given = [(f"`{name}`", f"`{value}`") for name, value in settings.items() if value is not None]
     lines += ["", "## Settings", "", markdown_table(["setting", "value"], given), ""]
     write_text(run.report_file, "\n".join(lines))
@@ -39,7 +41,7 @@ def write_evaluation(run: RunDirectory, text: str) -> None:
     write_text(report, f"{kept}\n\n{_EVALUATION}\n\n{text.strip()}\n".lstrip())
 
 
-def markdown_table(header: Sequence[str], rows: Any) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """Format rows of text as a table."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]

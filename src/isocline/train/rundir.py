@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from .config import OdenetConfig
+from .config import FIRST_KIND, KIND, RunConfig
 from .errors import ConfigError
 from .files import write_json
 
 __all__ = ["RunDirectory"]
+
+C = TypeVar("C", bound=RunConfig)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class RunDirectory:
         return self.checkpoints / f"{name}.ckpt"
 
     @staticmethod
-    def settle(config: OdenetConfig) -> OdenetConfig:
+    def settle(config: C) -> C:
         """Fill in what `config` leaves open: by the old run's settings with ``--resume``.
 
         Raises:
@@ -60,10 +62,10 @@ class RunDirectory:
         if not config.resume:
             return resolved
         assert resolved.out is not None
-        return config.over(RunDirectory(resolved.out).read_config()).resolved()
+        return config.over(RunDirectory(resolved.out).read_config(type(config))).resolved()
 
     @staticmethod
-    def prepare(config: OdenetConfig) -> RunDirectory:
+    def prepare(config: RunConfig) -> RunDirectory:
         """Make the folder of a new run, or take up that of an old one with ``--resume``.
 
         Raises:
@@ -72,7 +74,7 @@ class RunDirectory:
         assert config.out is not None
         run = RunDirectory(config.out)
         if config.resume:
-            differing = config.differences(run.read_config())
+            differing = config.differences(run.read_config(type(config)))
             if differing:
                 listed = "; ".join(
                     f"{name}: {was!r} in the run, {now!r} now"
@@ -97,11 +99,15 @@ class RunDirectory:
         write_json(run.config_file, config.to_dict())
         return run
 
-    def read_config(self) -> OdenetConfig:
+    def read_config(self, expected: type[C]) -> C:
         """Read the settings of the run.
 
+        Args:
+            expected: The class of settings that runs of the expected kind have.
+
         Raises:
-            ConfigError: If there is no run here, or its settings cannot be read.
+            ConfigError: If there is no run here, it is of another kind, or its settings cannot be
+                read.
         """
         try:
             values: Any = json.loads(self.config_file.read_text(encoding="utf-8"))
@@ -114,4 +120,10 @@ class RunDirectory:
             raise ConfigError(f"{self.config_file} is damaged ({error})") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{self.config_file} is damaged (no settings in it)")
-        return OdenetConfig.from_dict(values)
+        kind = values.get(KIND, FIRST_KIND)
+        if kind != expected.kind:
+            raise ConfigError(
+                f"{self.path} is a run of the kind {kind}, not {expected.kind}; give one that "
+                f"`isocline train {expected.kind}` wrote"
+            )
+        return expected.from_dict(values)

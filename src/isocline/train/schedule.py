@@ -12,16 +12,20 @@ MILESTONES = (60 / 160, 100 / 160, 140 / 160)
 WARM_UP = 0.05
 
 
-def learning_rate_factor(step: int, total: int, schedule: Literal["steps", "cosine"]) -> float:
+def learning_rate_factor(
+    step: int, total: int, schedule: Literal["steps", "cosine", "constant"]
+) -> float:
     """Factor of the learning rate at iteration `step` of `total`.
 
     ``steps``: 1, then a tenth more gone at each of three milestones (Chen et al.'s public example).
     ``cosine``: linear warm-up over the first 5 %, then half a cosine to zero (Loshchilov and Hutter
-    2017, eq. 5).
+    2017, eq. 5). ``constant``: the warm-up, then 1.
     """
     if schedule == "steps":
         return float(0.1 ** sum(step >= mark * total for mark in MILESTONES))
     warm = max(1, round(WARM_UP * total))
     if step < warm:
         return (step + 1) / warm
+    if schedule == "constant":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..adjoints import Backsolve
-from ..data import ImageSet, Slices
-from ..nn import ImageClassifier
+from ...adjoints import Backsolve
+from ...data import ImageSet, Slices
+from ...nn import ImageClassifier
 
 __all__ = [
     "Cost",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lightning as L
 
-from ..data import Batches, ImageSplits, Slices, load_digits, load_mnist
+from ...data import Batches, ImageSplits, Slices, load_digits, load_mnist
 from .config import OdenetConfig
 
 __all__ = ["OdenetData", "load_splits"]

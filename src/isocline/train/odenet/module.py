@@ -10,25 +10,16 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from ..adjoints import Adjoint, Backsolve, Checkpointed, Direct
-from ..nn import ImageClassifier
-from .config import AdjointName, OdenetConfig
-from .errors import TrainingError
-from .schedule import learning_rate_factor
+from ...nn import ImageClassifier
+from ..adjoint import make_adjoint
+from ..errors import TrainingError
+from ..schedule import learning_rate_factor
+from .config import OdenetConfig
 
-__all__ = ["OdenetModule", "build_model", "make_adjoint"]
+__all__ = ["OdenetModule", "build_model"]
 
 # The batch for which the paper's learning rate is given.
 REFERENCE_BATCH = 128
-
-
-def make_adjoint(name: AdjointName, slots: int | None = None) -> Adjoint:
-    """Make the adjoint called `name`; `slots` is for the checkpointed one."""
-    if name == "direct":
-        return Direct()
-    if name == "backsolve":
-        return Backsolve()
-    return Checkpointed(slots=slots)
 
 
 def build_model(config: OdenetConfig) -> ImageClassifier:
@@ -74,7 +65,7 @@ class OdenetModule(L.LightningModule):
         Raises:
             TrainingError: If the loss is not finite.
         """
-        loss, size = self._measure(batch, "train"), len(batch[1])
+        loss = self._measure(batch, "train")
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss.item()} in iteration {self.global_step + 1} "
@@ -82,13 +73,13 @@ class OdenetModule(L.LightningModule):
                 f"(now {self.config.lr}), or use --precision 32"
             )
         if (ode := self.model.ode) is not None:
-            self._log_evaluations("nfe_forward", ode.nfe_forward, size)
+            self._log("nfe_forward", ode.nfe_forward)
         return loss
 
     def on_after_backward(self) -> None:
         """Log the evaluations of the backward pass, which are known only now."""
         if (ode := self.model.ode) is not None:
-            self._log_evaluations("nfe_backward", ode.nfe_backward, 1)
+            self._log("nfe_backward", ode.nfe_backward)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and error of one batch."""
@@ -136,19 +127,14 @@ class OdenetModule(L.LightningModule):
         logits = self(images)
         loss = F.cross_entropy(logits, labels)
         error = 100.0 * (logits.argmax(1) != labels).float().mean()
-        training = part == "train"
         for name, value in (("loss", loss.detach()), ("error", error)):
-            self.log(
-                f"{part}_{name}",
-                value,
-                on_step=False,
-                on_epoch=True,
-                prog_bar=name == "error" or training,
-                batch_size=len(labels),
-                # Validation is the same in each process, and needs no averaging.
-                sync_dist=training,
-            )
+            if part == "train":
+                self._log(f"train_{name}", value)
+            else:
+                # It is the same in each process, and needs no averaging over them.
+                self.log(f"validation_{name}", value, prog_bar=True, batch_size=len(labels))
         return loss
 
-    def _log_evaluations(self, name: str, count: int, size: int) -> None:
-        self.log(name, float(count), on_step=True, on_epoch=True, prog_bar=True, batch_size=size)
+    def _log(self, name: str, value: Tensor | float) -> None:
+        # Of each iteration: the means of the epoch are taken by `History`, which can be resumed.
+        self.log(name, value, on_step=True, on_epoch=False, prog_bar=True)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from ..data import ImageSet
-from ..nn import ImageClassifier
-from ..plots import plot_figure3, save_figure
-from .config import EvaluateConfig, OdenetConfig, check_solver
-from .datamodule import load_splits
-from .errors import ConfigError
-from .files import atomic_path
-from .history import read_metrics
+from ...data import ImageSet
+from ...nn import ImageClassifier
+from ...plots import plot_figure3, save_figure
+from ..adjoint import make_adjoint
+from ..checkpoint import load_weights
+from ..config import check_at_least_one, check_solver
+from ..errors import ConfigError
+from ..files import atomic_path
+from ..history import read_metrics
+from ..report import markdown_table, write_evaluation
+from ..rundir import RunDirectory
+from .config import EvaluateConfig, OdenetConfig
+from .data import load_splits
 from .measure import (
     measure_backsolve,
     measure_cost,
@@ -24,10 +29,7 @@ from .measure import (
     reference_state,
     score,
 )
-from .odenet import build_model, make_adjoint
-from .report import markdown_table, write_evaluation
-from .run import load_weights
-from .rundir import RunDirectory
+from .module import build_model
 from .tolerances import parse_tolerances
 
 __all__ = ["EvaluationPoint", "evaluate_run"]
@@ -77,12 +79,12 @@ def evaluate_run(
     """
     tolerances = parse_tolerances(options.tolerances)
     run = RunDirectory(path)
-    config = run.read_config()
+    config = run.read_config(OdenetConfig)
     model = _load_model(run, config, options)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     if options.data_dir is not None:
-        config = OdenetConfig.from_dict({**config.to_dict(), "data_dir": str(options.data_dir)})
+        config = replace(config, data_dir=options.data_dir)
     test = load_splits(config).test.first(options.samples)
     sample = test.first(min(REFERENCE_SAMPLES, options.batch_size)).images
     reference = reference_state(model, sample, REFERENCE_MARGIN * min(tolerances))
@@ -99,10 +101,7 @@ def _load_model(
     run: RunDirectory, config: OdenetConfig, options: EvaluateConfig
 ) -> ImageClassifier:
     """Build the run's network with its weights, and set solver and adjoint."""
-    for name in ("samples", "batch_size", "repeats", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}, but must be at least 1")
+    check_at_least_one(options, "samples", "batch_size", "repeats", "threads")
     if config.model == "resnet":
         raise ConfigError(f"{run.path} is a resnet: it has no ODE, and no tolerance to vary")
     if config.model == "rknet" and options.solver is None:
