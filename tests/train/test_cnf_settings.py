@@ -25,8 +25,9 @@ from .cnf_runs import tiny_flow, write_points
 def test_defaults_depend_on_objective_and_field() -> None:
     planar = CnfConfig().resolved()
     assert (planar.data, planar.target, planar.t1, planar.hidden) == ("two-moons", None, 10.0, 32)
-    assert (planar.iterations, planar.eval_every) == (3000, 100)
+    assert (planar.iterations, planar.eval_every, planar.lr) == (2000, 100, 5e-3)
     assert planar.out == Path("runs/cnf-two-moons-planar-likelihood-0")
+    assert (planar.base_std, CnfConfig(data="two-circles").resolved().base_std) == (1.0, 0.316)
     ffjord = CnfConfig(field="ffjord", data="a/b.csv").resolved()
     assert (ffjord.t1, ffjord.hidden) == (1.0, 64)
     assert ffjord.out == Path("runs/cnf-b-ffjord-likelihood-0")

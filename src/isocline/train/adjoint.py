@@ -8,10 +8,20 @@ from .config import AdjointName
 __all__ = ["make_adjoint"]
 
 
-def make_adjoint(name: AdjointName, slots: int | None = None) -> Adjoint:
-    """Make the adjoint called `name`; `slots` is for the checkpointed one."""
+def make_adjoint(
+    name: AdjointName, slots: int | None = None, graph_memory: int | None = None
+) -> Adjoint:
+    """Make the adjoint called `name`.
+
+    Args:
+        name: Which.
+        slots: States that the checkpointed one keeps; ``None`` for all.
+        graph_memory: MiB of graphs that it keeps; ``None`` for its own default.
+    """
     if name == "direct":
         return Direct()
     if name == "backsolve":
         return Backsolve()
-    return Checkpointed(slots=slots)
+    if graph_memory is None:
+        return Checkpointed(slots=slots)
+    return Checkpointed(slots=slots, graph_budget=graph_memory * 2**20)

@@ -31,6 +31,7 @@ def build_flow(config: CnfConfig, features: int) -> CNF:
     """Build the flow that resolved settings describe, for samples of so many columns."""
     assert config.hidden is not None
     assert config.t1 is not None
+    assert config.base_std is not None
     field: torch.nn.Module
     if config.field == "planar":
         field = PlanarField(features, config.units, config.hidden)
@@ -52,7 +53,7 @@ def build_flow(config: CnfConfig, features: int) -> CNF:
         rtol=config.tol,
         atol=config.tol,
         norm=config.norm,
-        adjoint=make_adjoint(config.adjoint, config.slots),
+        adjoint=make_adjoint(config.adjoint, config.slots, config.graph_memory),
     )
 
 

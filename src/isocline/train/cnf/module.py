@@ -110,6 +110,7 @@ class CnfModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam, and its learning rate over the run."""
         config = self.config
+        assert config.lr is not None
         optimizer = torch.optim.AdamW(
             self.flow.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
