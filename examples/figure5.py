@@ -131,12 +131,16 @@ def frames(model: torch.nn.Module, toy: Toy2D, grid: Tensor) -> list[plots.FlowF
                 found.append(plots.FlowFrame(share, density, model.sample(10_000, t=t)))
             return found
         # From data to base a planar flow has densities and no samples: show what its last K layers
-        # make a density of, and where the layers before them take the data.
+        # make a density of, and where the layers before them take the data. The spaces between
+        # have scales of their own: each is drawn in that of the data.
         data = toy.sample(10_000, torch.Generator().manual_seed(1))
         for k in (2, 8, 16, 32, 48, 64):
-            density = layers_of(model, slice(64 - k, 64)).log_prob(flat).exp().reshape(shape)
             samples = data if k == 64 else layers_of(model, slice(0, 64 - k))(data).value
-            found.append(plots.FlowFrame(f"K = {k}", density, samples))
+            scale = samples.std(0) / data.std(0)
+            points = (flat - data.mean(0)) * scale + samples.mean(0)
+            log_density = layers_of(model, slice(64 - k, 64)).log_prob(points) + scale.log().sum()
+            drawn = (samples - samples.mean(0)) / scale + data.mean(0)
+            found.append(plots.FlowFrame(f"K = {k}", log_density.exp().reshape(shape), drawn))
     return found
 
 

@@ -212,7 +212,7 @@ def test_reverse_kl_fits_a_planar_flow() -> None:
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert sum(losses[:10]) / 10 > 1.0
+    assert losses[0] > 1.0
     assert sum(losses[-20:]) / 20 < 0.35
 
 
