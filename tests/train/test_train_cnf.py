@@ -193,6 +193,28 @@ def test_learns_something(tmp_path: Path) -> None:
     assert result.test_log_likelihood > -2.5  # that of the base is -2.8
 
 
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_long_gradients_are_clipped(tmp_path: Path, clip: float) -> None:
+    lengths = []
+
+    class Measure(L.Callback):
+        """What an iteration stepped along is there until the next one makes room."""
+
+        def on_before_zero_grad(
+            self, trainer: L.Trainer, module: L.LightningModule, *_: object
+        ) -> None:
+            gradients = [p.grad.norm() for p in module.parameters() if p.grad is not None]
+            if gradients:
+                lengths.append(float(torch.stack(gradients).norm()))
+
+    train_cnf(tiny_flow(tmp_path / "run", clip=clip), Measure())
+    assert lengths
+    if clip < 1:
+        assert all(length == pytest.approx(clip, rel=1e-3) for length in lengths)
+    else:
+        assert min(lengths) > 1e-2
+
+
 def test_a_file_is_learnt_in_its_own_units(tmp_path: Path) -> None:
     data = write_points(tmp_path / "points.csv", n=400)
     settings = {"iterations": 40, "eval_every": 40, "batch_size": 400, "lr": 3e-2}

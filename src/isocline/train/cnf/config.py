@@ -105,6 +105,9 @@ class CnfSettings:
     """Learning rate of Adam. Default: 0.005, and 0.002 for flow-matching."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: short warm-up, then half a cosine down to zero; constant: the warm-up alone."""
+    clip: float = 5.0
+    """Longest gradient: a longer one is scaled down to it. One bad batch must not make the field
+    rough, which costs evaluations ever after."""
     weight_decay: float = 0.0
     """Weight decay (decoupled)."""
     noise: float = 0.0
@@ -164,7 +167,7 @@ class CnfConfig(RunConfig, CnfSettings):
             self, "units", "hidden", "depth", "slots", "iterations", "batch_size", "eval_every",
             "validation_size", "test_size", "graph_memory",
         )  # fmt: skip
-        check_positive(self, "base_std", "t1", "tol", "lr")
+        check_positive(self, "base_std", "t1", "tol", "lr", "clip")
         check_not_negative(self, "kinetic", "jacobian", "weight_decay", "noise")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"--ema is {self.ema}, but must lie in [0, 1)")

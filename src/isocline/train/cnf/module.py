@@ -89,6 +89,10 @@ class CnfModule(L.LightningModule):
         if self._solved:
             self._log("nfe_backward", self.flow.nfe_backward)
 
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip by the setting, which a run remembers, rather than by the trainer's."""
+        self.clip_gradients(optimizer, self.config.clip, gradient_clip_algorithm="norm")
+
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
         """Step, and take the new weights into the average.
 
