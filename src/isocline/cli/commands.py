@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
+from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
@@ -37,9 +38,7 @@ def train_odenet(config: OmitArgPrefixes[OdenetConfig]) -> None:
 
     result = train_odenet(config)
     if result is not None:
-        console = Console()
-        console.print(result_table(result))
-        console.print(f"report: {Path(result.path) / 'report.md'}", soft_wrap=True)
+        _show(result_table(result), result.path)
 
 
 @_train.command(name="cnf")
@@ -49,9 +48,7 @@ def train_cnf(config: OmitArgPrefixes[CnfConfig]) -> None:
 
     result = train_cnf(config)
     if result is not None:
-        console = Console()
-        console.print(summary_table(result.summary()))
-        console.print(f"report: {Path(result.path) / 'report.md'}", soft_wrap=True)
+        _show(summary_table(result.summary()), result.path)
 
 
 @_app.command
@@ -119,3 +116,10 @@ def solvers() -> None:
     """List the solvers."""
     tableaus = [solver.tableau for solver in SOLVERS.values()]
     Console().print(solver_table(tableaus), source_table(tableaus))
+
+
+def _show(table: Table, path: str) -> None:
+    """What a training run came to, and where its report is."""
+    console = Console()
+    console.print(table)
+    console.print(f"report: {Path(path) / 'report.md'}", soft_wrap=True)

@@ -245,11 +245,12 @@ class _StageTimes:
         known = self._known.get(node)
         if known is None:
             # The last stage is at t_next itself: t + h may differ from it in the last place.
-            time = self._t_next if node == 1.0 else self._t + node * (self._t_next - self._t)
-            if isinstance(time, float):
-                known = torch.scalar_tensor(time, dtype=self._dtype, device=self._device)
+            inside = self._t + node * (self._t_next - self._t) if node else self._t
+            time = self._t_next if node == 1.0 else inside
+            if isinstance(time, Tensor):
+                known = time.to(self._device, self._dtype)
             else:
-                known = torch.as_tensor(time).to(self._device, self._dtype)
+                known = torch.scalar_tensor(time, dtype=self._dtype, device=self._device)
             self._known[node] = known
         return known
 

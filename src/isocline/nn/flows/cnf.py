@@ -22,7 +22,7 @@ from .base import Base, StandardNormal, base_of
 from .distributions import FlowDistribution, FlowTransform
 from .divergences import ClosedForm, Divergence, ExactDivergence, FlowField
 from .dynamics import Dynamics, Guided
-from .regularizers import Regularizer
+from .regularizers import Regularizer, need_norm
 from .sampler import Sampler
 
 __all__ = ["CNF", "Flowed"]
@@ -116,7 +116,6 @@ class CNF(SolvingModule):
         self.shape = _size("shape", shape, least=1)
         self.field = field
         self.base = StandardNormal(self.shape) if base is None else base
-        self.exact = ClosedForm() if hasattr(field, "with_divergence") else ExactDivergence()
         self.divergence = self.exact if divergence is None else divergence
         self.exact_in_eval = exact_in_eval
         if not isinstance(regularizers, Sequence):
@@ -139,6 +138,11 @@ class CNF(SolvingModule):
             self._modules.pop(name, None)
         super().__setattr__(name, value)
 
+    @property
+    def exact(self) -> Divergence:
+        """The field's own divergence where it knows it, otherwise row by row."""
+        return ClosedForm() if hasattr(self.field, "with_divergence") else ExactDivergence()
+
     def _check(self) -> None:
         if not callable(self.field):
             raise InputTypeError("field", type(self.field).__name__, "a callable field(t, z)")
@@ -152,7 +156,7 @@ class CNF(SolvingModule):
         closed = isinstance(self.divergence, ClosedForm)
         if closed and not hasattr(self.field, "with_divergence"):
             raise InputError("divergence", "ClosedForm()", "a field that has `with_divergence`")
-        if closed and any(regularizer.needs_norm for regularizer in self.regularizers):
+        if closed and need_norm(self.regularizers):
             raise InputError(
                 "regularizers",
                 "one that needs the Jacobian's norm, which a closed form does not know",
@@ -304,8 +308,7 @@ class CNF(SolvingModule):
         flat, contexts, batch = self._flattened(x, context)
         divergence = self.divergence
         if self.exact_in_eval and not self.training:
-            norm = any(regularizer.needs_norm for regularizer in regularizers)
-            divergence = ExactDivergence() if norm else self.exact
+            divergence = ExactDivergence() if need_norm(regularizers) else self.exact
         dynamics = Dynamics(self.field, divergence, regularizers)
         noise = divergence.noise(flat)
         states = self._solve(dynamics, dynamics.start(flat), start, end, args=(noise, *contexts)).ys

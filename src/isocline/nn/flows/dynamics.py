@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .divergences import Divergence, FlowField
-from .regularizers import Regularizer
+from .regularizers import Regularizer, need_norm
 
 __all__ = ["Dynamics", "Guided"]
 
@@ -40,7 +40,7 @@ class Dynamics:
         self, t: Tensor, state: tuple[Tensor, ...], noise: tuple[Tensor, ...], *context: Any
     ) -> tuple[Tensor, ...]:
         """The rates of all."""
-        norm = any(regularizer.needs_norm for regularizer in self.regularizers)
+        norm = need_norm(self.regularizers)
         rate = self.divergence(self.field, t, state[0], context, noise, norm=norm)
         penalties = (regularizer(rate) for regularizer in self.regularizers)
         return (rate.velocity, rate.divergence, *penalties)

@@ -99,7 +99,7 @@ class FlowMatching(nn.Module):
         if reduction not in ("mean", "none"):
             raise InputError("reduction", repr(reduction), "'mean' or 'none'")
         with torch.no_grad():
-            z = flow.base_distribution().sample(x.shape[: x.ndim - len(flow.shape)]).to(x)
+            z = flow.base_distribution().sample(x.shape[:1]).to(x)
             z = coupled(self.coupling, z, x)
             s = torch.rand(len(x), dtype=x.dtype, device=x.device)
             spread = s.view(-1, *(1 for _ in flow.shape))

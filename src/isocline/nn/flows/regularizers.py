@@ -7,6 +7,7 @@ Jacobsen, Nurbekyan and Oberman 2020, "How to train your neural ODE").
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from ...errors import InputError
 from .divergences import Rate
 
-__all__ = ["JacobianNorm", "KineticEnergy", "Regularizer"]
+__all__ = ["JacobianNorm", "KineticEnergy", "Regularizer", "need_norm"]
 
 
 class Regularizer(Protocol):
@@ -31,6 +32,11 @@ class Regularizer(Protocol):
 
     def __call__(self, rate: Rate) -> Tensor:
         """The rate, not negative, shape (batch,)."""
+
+
+def need_norm(regularizers: Iterable[Regularizer]) -> bool:
+    """Whether any of them reads `Rate.squared_norm`."""
+    return any(regularizer.needs_norm for regularizer in regularizers)
 
 
 def _check_weight(weight: Any) -> None:
