@@ -12,6 +12,8 @@ from isocline.cli.main import main
 from isocline.nn import ODEBlock
 from isocline.solvers import SOLVERS
 
+from .messages import fails
+
 TINY = [
     "--epochs=1",
     "--limit-train=64",
@@ -21,21 +23,6 @@ TINY = [
     "--threads=1",
     "--no-progress",
 ]
-
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal in which no line wraps."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("ISOCLINE_TRACEBACK", raising=False)
-
-
-def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +64,7 @@ def test_trains_evaluates_and_refuses_to_train_again(
     assert "1e-01" in text
     assert "1e-02" in text
     assert (tmp_path / "run" / "figure3.png").is_file()
-    assert "continue it with --resume" in _fails(capsys, "train", "odenet", *TINY, "--out", out)
+    assert "continue it with --resume" in fails(capsys, "train", "odenet", *TINY, "--out", out)
     assert main(["train", "odenet", "--resume", "--no-progress", "--out", out]) == 0
 
 
@@ -99,7 +86,7 @@ def test_the_users_errors_are_one_line(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert message in _fails(capsys, *arguments.split())
+    assert message in fails(capsys, *arguments.split())
 
 
 def test_a_failed_solve_is_one_line(
@@ -108,7 +95,7 @@ def test_a_failed_solve_is_one_line(
     # A tolerance that float32 cannot keep; at the usual limit of steps it takes minutes to fail.
     monkeypatch.setitem(ODEBlock.__init__.__kwdefaults__, "max_steps", 50)
     arguments = ["train", "odenet", *TINY, "--tol=1e-30", "--out", str(tmp_path / "run")]
-    assert "step" in _fails(capsys, *arguments)
+    assert "step" in fails(capsys, *arguments)
 
 
 def test_a_stranger_error_keeps_its_kind_and_its_traceback(
@@ -118,7 +105,7 @@ def test_a_stranger_error_keeps_its_kind_and_its_traceback(
         raise ValueError("out of\ncheese")
 
     monkeypatch.setattr("isocline.cli.commands.run", fail)
-    message = _fails(capsys, "solvers")
+    message = fails(capsys, "solvers")
     assert message == "error: ValueError: out of cheese (ISOCLINE_TRACEBACK=1 shows where)\n"
     monkeypatch.setenv("ISOCLINE_TRACEBACK", "1")
     with pytest.raises(ValueError, match="cheese"):
@@ -148,7 +135,7 @@ def test_a_missing_extra_is_named(
     for module in ("commands", "tables"):
         monkeypatch.delitem(sys.modules, f"isocline.cli.{module}", raising=False)
     monkeypatch.setattr(builtins, "__import__", absent)
-    message = _fails(capsys, "solvers")
+    message = fails(capsys, "solvers")
     assert message == f"error: {missing} is not installed; run: pip install 'isocline[train]'\n"
 
 

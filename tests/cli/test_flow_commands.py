@@ -7,25 +7,12 @@ import pytest
 
 from isocline.cli.main import main
 
+from .messages import fails
+
 TINY = [
     *("--iterations=4", "--eval-every=2", "--batch-size=32", "--units=4", "--t1=1", "--tol=1e-2"),
     *("--validation-size=50", "--test-size=60", "--threads=1", "--no-pictures", "--no-progress"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal in which no line wraps."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("ISOCLINE_TRACEBACK", raising=False)
-
-
-def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
 
 
 def test_trains_samples_and_evaluates(
@@ -48,9 +35,9 @@ def test_trains_samples_and_evaluates(
     text = capsys.readouterr().out
     assert "mean log-likelihood" in text
     assert "run/log_density.csv" in text
-    assert "is a run of the kind cnf, not odenet" in _fails(capsys, "evaluate", "run")
+    assert "is a run of the kind cnf, not odenet" in fails(capsys, "evaluate", "run")
     np.save("wide.npy", np.zeros((3, 5)))
-    assert "5 column(s)" in _fails(capsys, "density", "run", "--points", "wide.npy")
+    assert "5 column(s)" in fails(capsys, "density", "run", "--points", "wide.npy")
     assert main(["train", "cnf", "--resume", "--no-progress", "--out", "run"]) == 0
 
 
@@ -90,5 +77,5 @@ def test_the_users_errors_are_one_line(
     monkeypatch.chdir(tmp_path)
     Path("empty.csv").touch()
     Path("nan.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(20)) + "1,nan\n")
-    assert message in _fails(capsys, *arguments.split())
+    assert message in fails(capsys, *arguments.split())
     assert not Path("new").exists()
