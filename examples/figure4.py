@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from fitting import fit
 from keep import Result, kept, load_into
-from rich.progress import track
 from torch import Tensor
 
 import isocline as ic
@@ -64,16 +64,14 @@ def train(recipe: Recipe, potential: Potential, size: int) -> tuple[torch.nn.Mod
     """Fit one model; the model, and its loss and cost."""
     torch.manual_seed(0)
     model = recipe.make(size)
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.iterations)
+
+    def loss() -> Tensor:
+        return nn.reverse_kl(model, potential.log_density, BATCH)
+
     began = time.process_time()
     title = f"{potential.name}, {type(model).__name__} of {size}"
-    for _ in track(range(recipe.iterations), title, update_period=1.0):
-        optimizer.zero_grad()
-        nn.reverse_kl(model, potential.log_density, BATCH).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
+    for _ in fit(model, loss, recipe.iterations, recipe.rate, title):
+        pass
     seconds = time.process_time() - began
     if isinstance(model, nn.CNF):
         model.rtol = model.atol = 1e-5

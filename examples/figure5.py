@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from fitting import fit
 from keep import Result, kept, load_into
-from rich.progress import track
 from torch import Tensor
 
 import isocline as ic
@@ -69,17 +69,13 @@ def train(recipe: Recipe, toy: Toy2D, seed: int) -> tuple[torch.nn.Module, dict[
     torch.manual_seed(seed)
     points = torch.Generator().manual_seed(seed)
     model = recipe.make(toy.name)
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.iterations)
+
+    def loss() -> Tensor:
+        return -model.log_prob(toy.sample(BATCH, points)).mean()
+
     forward = backward = 0
     began = time.process_time()
-    for _ in track(range(recipe.iterations), f"{toy.name}, seed {seed}", update_period=1.0):
-        optimizer.zero_grad()
-        loss = -model.log_prob(toy.sample(BATCH, points)).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
+    for _ in fit(model, loss, recipe.iterations, recipe.rate, f"{toy.name}, seed {seed}"):
         if isinstance(model, nn.CNF):
             forward += model.nfe_forward
             backward += model.nfe_backward
