@@ -73,7 +73,7 @@ demo: $(VENV)/.stamp-train  ## train an ODE-Net on the 8x8 digits; prints test e
 bench: $(VENV)/.stamp-bench  ## time isocline beside torchdiffeq, in one run
 	$(SAY) "timing isocline and torchdiffeq"
 	@$(BIN)/python benchmarks/eager_speed.py $(ARGS)
-	@$(BIN)/python benchmarks/eager_overhead.py $(ARGS)
+	@$(BIN)/python benchmarks/eager_overhead.py
 
 # --- checks ----------------------------------------------------------------------------------------
 

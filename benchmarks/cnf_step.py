@@ -9,15 +9,13 @@ averaged norm are the same on both sides, and so are the gradients, which is che
 
 from __future__ import annotations
 
-import argparse
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torchdiffeq
-from timing import interleaved
+from timing import interleaved, publish
 from torch import Tensor, nn
 
 import isocline as ic
@@ -171,20 +169,15 @@ def report(case: Case, rounds: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> None:
-    """Run, print, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    page = "\n".join(
+def page(rounds: int) -> str:
+    """All of it as Markdown."""
+    return "\n".join(
         [
             "# A training step of a flow beside torchdiffeq",
             "",
             (
                 "Negative log-likelihood of one batch and its gradient, float32, dopri5, tolerance "
-                f"{TOLERANCE:g}, averaged norm on both sides, one thread, {options.rounds} "
+                f"{TOLERANCE:g}, averaged norm on both sides, one thread, {rounds} "
                 f"interleaved rounds. isocline {ic.__version__}, torchdiffeq "
                 f"{torchdiffeq.__version__}, torch {torch.__version__}, Python "
                 f"{platform.python_version()}. Evaluations are forward "
@@ -192,13 +185,10 @@ def main() -> None:
                 "of `Direct`. Made by `benchmarks/cnf_step.py`; read the ratios."
             ),
             "",
-            *(report(case, options.rounds) for case in CASES),
+            *(report(case, rounds) for case in CASES),
         ]
     )
-    print(page)
-    if options.out is not None:
-        options.out.write_text(page)
 
 
 if __name__ == "__main__":
-    main()
+    publish(__doc__, page, rounds=15)

@@ -8,14 +8,12 @@ without, written out by hand: no library, no checks, no choice of step, nothing 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from eager_speed import ATOL, END, RTOL, build, count, forward, solves
-from timing import interleaved
+from timing import interleaved, publish
 from torch import Tensor, nn
 
 import isocline as ic
@@ -115,18 +113,5 @@ taken away by compiling the step, not by rearranging Python.
 """
 
 
-def main() -> None:
-    """Run, print, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    page = report(options.rounds)
-    print(page)
-    if options.out is not None:
-        options.out.write_text(page)
-
-
 if __name__ == "__main__":
-    main()
+    publish(__doc__, report, rounds=60)

@@ -8,14 +8,12 @@ thread; medians, ratios round by round, evaluations, and errors against a tight 
 
 from __future__ import annotations
 
-import argparse
 import platform
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torchdiffeq
-from timing import Timing, interleaved
+from timing import Timing, interleaved, publish
 from torch import Tensor, nn
 
 import isocline as ic
@@ -179,33 +177,25 @@ def table(timings: dict[str, Timing], against: str, evaluations: dict[str, int])
     return rows
 
 
-def main() -> None:
-    """Run, print, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    page = "\n".join(
+def page(rounds: int) -> str:
+    """All of it as Markdown."""
+    return "\n".join(
         [
             "# Eager speed beside torchdiffeq",
             "",
             (
                 f"2-64-64-2 tanh MLP, float32, dopri5, t from 0 to {END:g}, rtol {RTOL:g}, "
                 f"atol {ATOL:g}, the averaged norm on both sides, one thread, "
-                f"{options.rounds} interleaved rounds. isocline {ic.__version__}, torchdiffeq "
+                f"{rounds} interleaved rounds. isocline {ic.__version__}, torchdiffeq "
                 f"{torchdiffeq.__version__}, torch {torch.__version__}, Python "
                 f"{platform.python_version()}. Made by `make bench`; read the ratios, for absolute "
                 "times vary with the machine."
             ),
             "",
-            *(report(batch, options.rounds) for batch in (1, 128)),
+            *(report(batch, rounds) for batch in (1, 128)),
         ]
     )
-    print(page)
-    if options.out is not None:
-        options.out.write_text(page)
 
 
 if __name__ == "__main__":
-    main()
+    publish(__doc__, page, rounds=40)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
-__all__ = ["Timing", "interleaved"]
+import torch
+
+__all__ = ["Timing", "interleaved", "publish"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,22 @@ def interleaved(
     finally:
         gc.enable()
     return {name: Timing(times) for name, times in seconds.items()}
+
+
+def publish(description: str | None, page: Callable[[int], str], rounds: int) -> None:
+    """The command line of a benchmark: make the page on one thread, print it, and write it.
+
+    Args:
+        description: for ``--help``.
+        page: the page in Markdown, by the number of rounds.
+        rounds: how many, unless ``--rounds`` says otherwise.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    text = page(options.rounds)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text)
