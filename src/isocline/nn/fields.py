@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-__all__ = ["Activation", "ConcatConv2d", "ConvField", "MLPField", "group_norm", "make_activation"]
+__all__ = [
+    "Activation",
+    "ConcatConv2d",
+    "ConvField",
+    "MLPField",
+    "SemilinearField",
+    "group_norm",
+    "make_activation",
+]
 
 Activation = Literal["elu", "relu", "silu", "softplus", "tanh"]
 
@@ -180,3 +188,49 @@ class MLPField(nn.Module):
             y = torch.cat([t.expand(*y.shape[:-1], 1), y], dim=-1)
         answer: Tensor = self.layers(y)
         return answer
+
+
+class SemilinearField(nn.Module):
+    """A linear field and a bounded nonlinear part: ``dy/dt = A y + W tanh(V y + b)``.
+
+    Far from the data the linear part is what is left, and goes on as it did there: oscillations,
+    growth and decay are carried on beyond the time in which they were observed, where a perceptron
+    goes its own way. It starts as a rotation: A is skew-symmetric at first, and W is 0.
+
+    Args:
+        dim: Size of the state's last axis.
+        hidden: Width of the nonlinear part, 0 for none.
+        speed: Standard deviation of the entries of A at first: about the frequencies, in radians
+            per unit of time, from which it learns.
+
+    Shape:
+        t: not used; y and the answer: ``(..., dim)``.
+
+    Raises:
+        InputError: If a size or the speed is not as described.
+    """
+
+    def __init__(self, dim: int, hidden: int = 20, *, speed: float = 1.0) -> None:
+        super().__init__()
+        if dim < 1:
+            raise InputError("dim", str(dim), "at least 1")
+        if hidden < 0:
+            raise InputError("hidden", str(hidden), "0 or more")
+        if not 0.0 <= speed < math.inf:
+            raise InputError("speed", str(speed), "a finite number, 0 or more")
+        draw = torch.randn(dim, dim) * speed
+        self.linear = nn.Linear(dim, dim, bias=False)
+        with torch.no_grad():
+            self.linear.weight.copy_((draw - draw.T) / math.sqrt(2.0))
+        self.bounded: nn.Sequential | None = None
+        if hidden:
+            last = nn.Linear(hidden, dim)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.bounded = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), last)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """Evaluate dy/dt at state `y`."""
+        del t
+        slope: Tensor = self.linear(y)
+        return slope if self.bounded is None else slope + self.bounded(y)

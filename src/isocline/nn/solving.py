@@ -55,7 +55,7 @@ class SolvingModule(nn.Module):
         self.controller = controller
         self.norm = norm
         self.max_steps = max_steps
-        self._stats: Statistics | None = None
+        self._solves: list[Statistics] = []
 
     def _solve(
         self,
@@ -66,9 +66,13 @@ class SolvingModule(nn.Module):
         *,
         args: tuple[Any, ...] = (),
         save: SaveAt | None = None,
+        continued: bool = False,
         **changed: Any,
     ) -> Solution:
-        """Solve with the module's settings, but for those in `changed`; remember the statistics."""
+        """Solve with the module's settings, but for those in `changed`; remember the statistics.
+
+        A solve that is `continued` belongs to the same pass as the one before: both are counted.
+        """
         settings: dict[str, Any] = {
             "solver": self.solver,
             "rtol": self.rtol,
@@ -80,33 +84,39 @@ class SolvingModule(nn.Module):
             "max_steps": self.max_steps,
         }
         solution = solve(field, y0, t0, t1, args=args, save=save, **(settings | changed))
-        self._stats = solution.stats
+        if not continued:
+            self._forget_solves()
+        self._solves.append(solution.stats)
         return solution
+
+    def _forget_solves(self) -> None:
+        """Begin a pass: what is solved from here on is counted together."""
+        self._solves = []
 
     @property
     def stats(self) -> Statistics | None:
         """Statistics of the last solve, or ``None`` before the first; copies start without."""
-        return self._stats
+        return self._solves[-1] if self._solves else None
 
     @property
     def nfe_forward(self) -> int:
-        """Evaluations of the field in the last forward pass."""
-        return 0 if self._stats is None else int(self._stats.nfe_forward)
+        """Evaluations of the field in the last forward pass, over all its solves."""
+        return sum(int(stats.nfe_forward) for stats in self._solves)
 
     @property
     def nfe_backward(self) -> int:
-        """Evaluations of the field in the last solve's backward pass, 0 until it has run."""
-        return 0 if self._stats is None else int(self._stats.nfe_backward)
+        """Evaluations of the field in its backward pass, 0 until that has run."""
+        return sum(int(stats.nfe_backward) for stats in self._solves)
 
     @property
     def nfe(self) -> int:
-        """Evaluations of the field in the last solve, forward and backward."""
+        """Evaluations of the field in the last pass, forward and backward."""
         return self.nfe_forward + self.nfe_backward
 
     def __getstate__(self) -> dict[str, Any]:
         # The statistics belong to one solve, and the backward pass of that solve writes to them: a
         # copy of the module must neither share nor carry them.
-        return {**self.__dict__, "_stats": None}
+        return {**self.__dict__, "_solves": []}
 
     def _describe_solve(self) -> str:
         return f"solver={self.solver!r}, rtol={self.rtol:g}, atol={self.atol:g}"

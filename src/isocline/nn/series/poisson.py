@@ -1,0 +1,121 @@
+"""Event times: an inhomogeneous Poisson process whose intensity a latent state gives."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...irregular import IrregularBatch
+
+__all__ = ["PoissonProcess", "draw_events"]
+
+
+class PoissonProcess(nn.Module):
+    """The likelihood of event times.
+
+    ``log p(t_1, ..., t_n | start, end) = sum_i log rate(z(t_i)) - integral of rate(z(t)) dt`` (Chen
+    et al. 2018, section 5). The integral is one more component of the solve that gives z.
+
+    Args:
+        intensity: Network from the latent state, ``(..., latent)``, to ``(..., kinds)``; softplus
+            makes its output the rate.
+        kinds: Kinds of events. With one, every row of a batch is an event. With as many as there
+            are features, each observed value is an event of its feature's kind: what is measured
+            when tells something too (Rubanova et al. 2019, section 3.4).
+    """
+
+    def __init__(self, intensity: nn.Module, kinds: int = 1) -> None:
+        super().__init__()
+        if kinds < 1:
+            raise InputError("kinds", str(kinds), "at least 1")
+        self.intensity = intensity
+        self.kinds = kinds
+
+    def rate(self, z: Tensor) -> Tensor:
+        """Events per unit of time, ``(..., kinds)``."""
+        return F.softplus(self.intensity(z))
+
+    def events(self, batch: IrregularBatch) -> Tensor:
+        """bool, ``(batch, rows, kinds)``: which events a batch holds.
+
+        Raises:
+            InputError: If the kinds do not fit the features.
+        """
+        if self.kinds == 1:
+            return batch.present.unsqueeze(-1)
+        if batch.features != self.kinds:
+            expected = f"{self.kinds}, as the process has {self.kinds} kinds of events"
+            raise InputError("features of the batch", str(batch.features), expected)
+        return batch.mask
+
+    def log_likelihood(self, z: Tensor, events: Tensor, integral: Tensor) -> Tensor:
+        """Log likelihood of events.
+
+        Args:
+            z: Latent states at the rows, ``(batch, rows, ..., latent)``.
+            events: bool, ``(batch, rows, ..., kinds)``: which kinds happened there.
+            integral: Of the rate over the window, ``(batch, ..., kinds)``.
+
+        Returns:
+            ``(batch, ...)``.
+        """
+        logits = self.intensity(z)
+        # softplus(x) underflows where it is as good as exp(x), whose logarithm is x.
+        log_rate = torch.where(logits < -15.0, logits, F.softplus(logits).log())
+        return log_rate.masked_fill(~events, 0.0).sum((1, -1)) - integral.sum(-1)
+
+
+def draw_events(
+    grid: Tensor, integral: Tensor, until: float, generator: torch.Generator | None = None
+) -> IrregularBatch:
+    """Events of Poisson processes with known integrated rates.
+
+    Arrivals of a process with rate 1 in the time of the integral, which is inverted: linearly
+    between the grid's times.
+
+    Args:
+        grid: ``(points,)``, rising.
+        integral: ``(batch, points, kinds)``, rising along the points.
+        until: End of the window.
+        generator: Source of the random numbers.
+
+    Returns:
+        The events of all kinds in order of time. With one kind a row has no features; with more it
+        has one for each, observed, and 1, for the kind that happened.
+    """
+    batch, _, kinds = integral.shape
+    levels = integral.movedim(-1, 1) - integral.movedim(-1, 1)[..., :1]
+    counts = torch.poisson(levels[..., -1].double(), generator)
+    most = max(int(counts.max()), 1)
+    # Given their number, the arrivals are uniform in the integral's time.
+    shape = (batch, kinds, most)
+    uniform = torch.rand(shape, generator=generator, dtype=levels.dtype, device=levels.device)
+    arrivals = uniform * levels[..., -1:]
+    times = _interpolate(grid, levels, arrivals)
+    happened = torch.arange(most, device=levels.device) < counts.unsqueeze(-1)
+    series = []
+    kind = torch.arange(kinds, device=levels.device).unsqueeze(-1).expand(kinds, most)
+    for own, real in zip(times, happened, strict=True):
+        order = own[real].argsort()
+        which = F.one_hot(kind[real][order], kinds).bool()
+        series.append((own[real][order], which))
+    end = torch.full((batch,), until, dtype=grid.dtype, device=grid.device)
+    if kinds == 1:
+        return IrregularBatch.collate([own for own, _ in series], until=end)
+    return IrregularBatch.collate(
+        [own for own, _ in series],
+        [which.to(levels.dtype) for _, which in series],
+        [which for _, which in series],
+        end,
+    )
+
+
+def _interpolate(grid: Tensor, levels: Tensor, wanted: Tensor) -> Tensor:
+    """Where rising `levels` on the grid, ``(..., points)``, reach `wanted`, ``(..., n)``."""
+    right = torch.searchsorted(levels.contiguous(), wanted.contiguous())
+    right = right.clamp(1, len(grid) - 1)
+    low, high = levels.gather(-1, right - 1), levels.gather(-1, right)
+    share = (wanted - low) / (high - low).clamp(min=torch.finfo(levels.dtype).tiny)
+    return torch.lerp(grid[right - 1], grid[right], share.clamp(0.0, 1.0))

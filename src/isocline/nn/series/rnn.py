@@ -1,0 +1,86 @@
+"""Plain recurrent networks, without and with the time between rows as an input."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import InputError
+from .recurrence import Fill, Memory, Recurrence
+from .rows import Rows
+
+__all__ = ["RNN"]
+
+Cell = Literal["rnn", "gru"]
+
+
+class RNN(Recurrence):
+    """A recurrent network over rows: a step from each row to the next.
+
+    Its input is the row's values and mask and, with ``time=True``, the time to the next row (the
+    second baseline of Chen et al. 2018, section 5.1).
+
+    Args:
+        features: Features of a row.
+        hidden: Size of the hidden state.
+        cell: ``"gru"``, or ``"rnn"`` for Elman's with tanh.
+        time: Whether it sees times.
+
+    Raises:
+        InputError: If the size is not positive, or there is no such cell.
+    """
+
+    steps: ClassVar[bool] = True
+
+    def __init__(
+        self, features: int, hidden: int = 25, cell: Cell = "gru", *, time: bool = True
+    ) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise InputError("hidden", str(hidden), "at least 1")
+        if cell not in ("rnn", "gru"):
+            raise InputError("cell", repr(cell), "'rnn' or 'gru'")
+        self.features = features
+        self.hidden = hidden
+        self.time = time
+        kind = nn.GRU if cell == "gru" else nn.RNN
+        # A row without features or times is an event in a sequence: it needs an input all the same.
+        self.network = kind(max(2 * features + int(time), 1), hidden, batch_first=True)
+
+    def start(self, size: int, like: Tensor) -> Memory:
+        """Hidden state, and the input of the next step: nothing was seen yet."""
+        nothing = like.new_zeros(size, 2 * self.features)
+        return like.new_zeros(size, self.hidden), nothing
+
+    def advance(self, memory: Memory, gap: Tensor) -> Memory:
+        """One step, with the last row as its input."""
+        hidden, row = memory
+        inputs = self._inputs(row, gap)
+        cell = torch.gru_cell if isinstance(self.network, nn.GRU) else torch.rnn_tanh_cell
+        weights = self.network.all_weights[0]
+        return cell(inputs, hidden, *weights), row
+
+    def observe(self, memory: Memory, values: Tensor, mask: Tensor) -> Memory:
+        """The row becomes the input of the next step."""
+        return memory[0], torch.cat([values, mask.to(values.dtype)], -1)
+
+    def trace(self, rows: Rows, fill: Fill | None = None) -> tuple[Tensor, Tensor]:
+        """As in the base class, in one call of the network where nothing has to be filled in."""
+        if fill is not None and not bool((rows.mask.all(-1) | ~rows.present).all()):
+            return super().trace(rows, fill)
+        # The input of a step is the row before it, and the time since; a series' last step follows
+        # its last row, wherever the padding begins.
+        read = torch.cat([rows.values, rows.mask.to(rows.values.dtype)], -1)
+        read = F.pad(read, (0, 0, 1, 0))
+        lengths = rows.lengths.unsqueeze(1)
+        gaps = F.pad(rows.gaps, (0, 1)).scatter(1, lengths, rows.last_gap.unsqueeze(1))
+        states, _ = self.network(self._inputs(read, gaps))
+        end = lengths.unsqueeze(-1).expand(-1, 1, self.hidden)
+        return states[:, :-1], states.gather(1, end).squeeze(1)
+
+    def _inputs(self, row: Tensor, gap: Tensor) -> Tensor:
+        inputs = torch.cat([row, gap.unsqueeze(-1)], -1) if self.time else row
+        return inputs if inputs.shape[-1] else inputs.new_ones(*inputs.shape[:-1], 1)
