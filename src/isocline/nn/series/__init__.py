@@ -1,6 +1,6 @@
 """Models of time series with irregular times."""
 
-from .dynamics import LatentDynamics as LatentDynamics
+from .classifier import SeriesClassifier as SeriesClassifier
 from .elbo import Elbo as Elbo
 from .elbo import kl_annealing as kl_annealing
 from .encoder import Encoder as Encoder

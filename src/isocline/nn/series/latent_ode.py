@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,16 @@ from torch.distributions import Normal
 
 from ...adjoints import Adjoint
 from ...errors import InputError
-from ...irregular import IrregularBatch, union_of
-from ...problem import SaveAt
+from ...irregular import IrregularBatch
 from ...solvers import Solver
 from ..fields import MLPField
-from ..solving import SolvingModule, as_state
-from .dynamics import LatentDynamics
 from .elbo import Elbo, kl_from_prior
 from .encoder import Encoder, RecurrentEncoder
 from .likelihoods import Gaussian, Likelihood
+from .paths import LatentPaths, Paths
 from .poisson import PoissonProcess, draw_events
 from .prediction import Prediction, times_of_all
-from .rnn import RNN
+from .rnn import RNN, Cell
 
 __all__ = ["LatentODE"]
 
@@ -29,14 +27,7 @@ __all__ = ["LatentODE"]
 _EVENT_GRID = 1000
 
 
-class _Path(NamedTuple):
-    """Latent states at each series' times, ``(batch, times, samples, latent)``, and integrals."""
-
-    z: Tensor
-    integral: Tensor | None
-
-
-class LatentODE(SolvingModule):
+class LatentODE(LatentPaths):
     """A latent state that follows an ODE, and observations of it (Chen et al. 2018, section 5).
 
     ``z(t0) ~ N(0, 1)``, ``dz/dt = field(t, z)``, ``x(t_i) ~ likelihood(decoder(z(t_i)))``. An
@@ -78,17 +69,17 @@ class LatentODE(SolvingModule):
         adjoint: Adjoint | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(solver=solver, rtol=rtol, atol=atol, adjoint=adjoint, **settings)
+        super().__init__(
+            field, events, t0, solver=solver, rtol=rtol, atol=atol, adjoint=adjoint, **settings
+        )
         if (decoder is None) != (likelihood is None):
             given = "a decoder" if likelihood is None else "a likelihood"
             raise InputError("decoder, likelihood", f"{given} alone", "both, or neither")
         if likelihood is None and events is None:
             raise InputError("likelihood, events", "neither", "at least one of them")
         self.encoder = encoder
-        self.dynamics = LatentDynamics(field, events)
         self.decoder = decoder
         self.likelihood = likelihood
-        self.t0 = t0
 
     @classmethod
     def of_sizes(
@@ -98,39 +89,31 @@ class LatentODE(SolvingModule):
         hidden: int = 20,
         encoder_hidden: int = 25,
         *,
+        cell: Cell = "gru",
         std: float = 0.1,
         learn_std: bool = False,
         **settings: Any,
     ) -> LatentODE:
-        """The model of the paper's experiment, of any size.
+        """The model of the paper's experiment on spirals, of any size (section 5.1).
 
-        A GRU that sees the times, run backwards; a field and a decoder with one hidden layer;
-        Gaussian noise.
+        A recurrent network that sees the times, run backwards; a field and a decoder with one
+        hidden layer; Gaussian noise.
 
         Args:
             features: Features of an observation.
             latent: Size of the latent state.
             hidden: Width of the hidden layers of field and decoder.
             encoder_hidden: Size of the encoder's hidden state.
+            cell: ``"rnn"`` as in the paper, or ``"gru"``, which is slower and keeps more.
             std: Standard deviation of the noise.
             learn_std: Learn it.
             **settings: As for the class.
         """
-        encoder = RecurrentEncoder(RNN(features, encoder_hidden), latent)
+        encoder = RecurrentEncoder(RNN(features, encoder_hidden, cell), latent)
         field = MLPField(latent, hidden, depth=1, activation="elu", time=False)
         decoder = nn.Sequential(nn.Linear(latent, hidden), nn.ReLU(), nn.Linear(hidden, features))
         likelihood = Gaussian(features, std, learn=learn_std)
         return cls(encoder, field, decoder, likelihood, **settings)
-
-    @property
-    def field(self) -> nn.Module:
-        """The field of the latent state."""
-        return self.dynamics.field
-
-    @property
-    def events(self) -> PoissonProcess | None:
-        """The likelihood of event times."""
-        return self.dynamics.events
 
     @property
     def latent(self) -> int:
@@ -175,7 +158,7 @@ class LatentODE(SolvingModule):
                 )
             times = torch.cat([times, target.until.unsqueeze(1)], 1)
             valid = torch.cat([valid, torch.ones_like(valid[:, :1])], 1)
-        path = self._path(z0, times, valid)
+        path = self.paths(z0, times, valid)
         log_likelihood = self._log_likelihood(path, target).mean(-1)
         return Elbo(log_likelihood, kl_from_prior(posterior), posterior)
 
@@ -206,7 +189,7 @@ class LatentODE(SolvingModule):
             z0 = posterior.loc.unsqueeze(1)
         else:
             z0 = _draw(posterior, samples, None, generator)
-        each = likelihood.distribution(decoder(self._path(z0, times).z))
+        each = likelihood.distribution(decoder(self.paths(z0, times).z))
         mean = each.mean.mean(2)
         # The variance of a mixture: within its parts, and between them.
         variance = each.variance.mean(2) + each.mean.var(2, correction=0)
@@ -261,7 +244,7 @@ class LatentODE(SolvingModule):
         likelihood, decoder = self._observing()
         z0 = self._prior(number, generator)
         times = times_of_all(times, number).to(z0.device)
-        each = likelihood.distribution(decoder(self._path(z0, times).z.squeeze(2)))
+        each = likelihood.distribution(decoder(self.paths(z0, times).z.squeeze(2)))
         return each.sample() if noise else each.mean
 
     def intensity(self, observed: IrregularBatch, times: Tensor) -> Tensor:
@@ -276,7 +259,7 @@ class LatentODE(SolvingModule):
         """
         events = self._counting()
         z0 = self.encode(observed).loc.unsqueeze(1)
-        path = self._path(z0, times_of_all(times, len(observed)))
+        path = self.paths(z0, times_of_all(times, len(observed)))
         return events.rate(path.z.squeeze(2))
 
     def sample_events(
@@ -307,45 +290,11 @@ class LatentODE(SolvingModule):
         else:
             z0 = _draw(self.encode(observed), 1, None, generator)
         grid = torch.linspace(self.t0, until, _EVENT_GRID, dtype=z0.dtype, device=z0.device)
-        path = self._path(z0, grid.expand(len(z0), -1))
+        path = self.paths(z0, grid.expand(len(z0), -1))
         assert path.integral is not None
         return draw_events(grid, path.integral.squeeze(2), until, generator)
 
-    def _path(self, z0: Tensor, times: Tensor, valid: Tensor | None = None) -> _Path:
-        """Solve from t0 to times on both its sides, once for the union of all.
-
-        Args:
-            z0: ``(batch, samples, latent)``.
-            times: ``(batch, times)``.
-            valid: Which times count.
-        """
-        batch, samples = z0.shape[:2]
-        union = union_of(times, valid)
-        start = self.dynamics.start(as_state(z0.flatten(0, 1)))
-        parts: list[tuple[Tensor, ...]] = []
-        self._forget_solves()
-        early = union.times < self.t0
-        for grid, backward in ((union.times[early], True), (union.times[~early], False)):
-            if len(grid):
-                rising = grid.flip(0) if backward else grid
-                # Here is the place of per-sample stepping, where each series has a clock of its
-                # own.
-                solution = self._solve(
-                    self.dynamics,
-                    start,
-                    self.t0,
-                    float(rising[-1]),
-                    save=SaveAt(ts=rising),
-                    continued=True,
-                )
-                parts.append(tuple(y.flip(0) if backward else y for y in solution.ys))
-        joined = (
-            torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)
-        )
-        gathered = [union.gather(path.unflatten(1, (batch, samples))) for path in joined]
-        return _Path(gathered[0], gathered[1] if len(gathered) > 1 else None)
-
-    def _log_likelihood(self, path: _Path, target: IrregularBatch) -> Tensor:
+    def _log_likelihood(self, path: Paths, target: IrregularBatch) -> Tensor:
         """``(batch, samples)``."""
         z, rows = path.z, target.rows
         total = z.new_zeros(z.shape[0], z.shape[2])

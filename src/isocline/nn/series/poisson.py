@@ -50,6 +50,21 @@ class PoissonProcess(nn.Module):
             raise InputError("features of the batch", str(batch.features), expected)
         return batch.mask
 
+    def window(self, batch: IrregularBatch, start: float) -> Tensor:
+        """The end of the window of each series, ``(batch,)``, which begins at `start`.
+
+        Raises:
+            InputError: If the batch has no `until`, or there is something before the start.
+        """
+        if batch.until is None:
+            given, expected = "no `until`", "the end of the window in which events were watched"
+            raise InputError("target", given, expected)
+        early = (batch.times < start) & batch.present
+        if bool(early.any()) or bool((batch.until < start).any()):
+            given, expected = f"times before t0 = {start:g}", "a window of events that begins there"
+            raise InputError("target", given, expected, "`target.shifted` moves it.")
+        return batch.until
+
     def log_likelihood(self, z: Tensor, events: Tensor, integral: Tensor) -> Tensor:
         """Log likelihood of events.
 
@@ -62,8 +77,9 @@ class PoissonProcess(nn.Module):
             ``(batch, ...)``.
         """
         logits = self.intensity(z)
-        # softplus(x) underflows where it is as good as exp(x), whose logarithm is x.
-        log_rate = torch.where(logits < -15.0, logits, F.softplus(logits).log())
+        # softplus(x) underflows where it is as good as exp(x), whose logarithm is x. The branch not
+        # taken must be finite too, or its gradient of 0 becomes NaN.
+        log_rate = torch.where(logits < -15.0, logits, F.softplus(logits.clamp(min=-15.0)).log())
         return log_rate.masked_fill(~events, 0.0).sum((1, -1)) - integral.sum(-1)
 
 

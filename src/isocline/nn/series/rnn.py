@@ -12,7 +12,7 @@ from ...errors import InputError
 from .recurrence import Fill, Memory, Recurrence
 from .rows import Rows
 
-__all__ = ["RNN"]
+__all__ = ["RNN", "Cell"]
 
 Cell = Literal["rnn", "gru"]
 

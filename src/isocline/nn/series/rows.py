@@ -33,12 +33,13 @@ class Rows:
     @classmethod
     def forward(cls, batch: IrregularBatch, end: Tensor | float | None = None) -> Self:
         """From the first row to the last, and on to `end`, a number or ``(batch,)``."""
-        times = batch.times.to(batch.values.dtype)
+        # Differences first: a time may be a number too long for the type of the values.
+        times, dtype = batch.times, batch.values.dtype
         gaps = torch.cat([torch.zeros_like(times[:, :1]), times.diff(dim=1)], 1)
         gaps = gaps.masked_fill(~batch.present, 0.0)
-        last = torch.zeros_like(times[:, 0]) if end is None else end - _at(times, batch.lengths - 1)
-        last = last.to(times.dtype).where(batch.lengths > 0, 0.0)
-        return cls(batch.values, batch.mask, batch.present, gaps, last)
+        at = _at(times, batch.lengths - 1)
+        last = (torch.zeros_like(at) if end is None else end - at).where(batch.lengths > 0, 0.0)
+        return cls(batch.values, batch.mask, batch.present, gaps.to(dtype), last.to(dtype))
 
     @classmethod
     def backward(cls, batch: IrregularBatch, start: float) -> Self:
@@ -49,7 +50,7 @@ class Rows:
         present, lengths = batch.present, batch.lengths.unsqueeze(1)
         order = (lengths - 1 - torch.arange(batch.rows, device=lengths.device)).clamp(min=0)
         wide = order.unsqueeze(-1).expand(-1, -1, batch.features)
-        times = batch.times.to(batch.values.dtype).gather(1, order)
+        times, dtype = batch.times.gather(1, order), batch.values.dtype
         gaps = torch.cat([torch.zeros_like(times[:, :1]), -times.diff(dim=1)], 1)
         last = (_at(times, batch.lengths - 1) - start).where(batch.lengths > 0, 0.0)
         padding = ~present
@@ -57,8 +58,8 @@ class Rows:
             batch.values.gather(1, wide).masked_fill(padding.unsqueeze(-1), 0.0),
             batch.mask.gather(1, wide).masked_fill(padding.unsqueeze(-1), False),
             present,
-            gaps.masked_fill(padding, 0.0),
-            last,
+            gaps.masked_fill(padding, 0.0).to(dtype),
+            last.to(dtype),
         )
 
     @property

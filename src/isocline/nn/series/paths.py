@@ -1,0 +1,115 @@
+"""Paths of a latent state through the times of a batch, and what is integrated along them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...irregular import union_of
+from ...problem import SaveAt
+from ..solving import SolvingModule, as_state
+from .poisson import PoissonProcess
+
+__all__ = ["LatentPaths", "Paths"]
+
+
+class Paths(NamedTuple):
+    """Latent states and integrals at each series' times.
+
+    Attributes:
+        z: ``(batch, times, samples, latent)``.
+        integral: Of the rates from t0, ``(batch, times, samples, kinds)``, if there are any.
+    """
+
+    z: Tensor
+    integral: Tensor | None
+
+
+class _Dynamics(nn.Module):
+    """The field of a latent state z, or of z and the integral of an intensity.
+
+    Args:
+        field: Called as ``field(t, z)``.
+        events: Whose rate is integrated beside z; ``None`` for z alone.
+    """
+
+    def __init__(self, field: nn.Module, events: PoissonProcess | None) -> None:
+        super().__init__()
+        self.field = field
+        self.events = events
+
+    def start(self, z: Tensor) -> tuple[Tensor, ...]:
+        """The state in which a solve starts from latent states ``(batch, latent)``."""
+        if self.events is None:
+            return (z,)
+        return z, z.new_zeros(len(z), self.events.kinds)
+
+    def forward(self, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The state's derivative."""
+        z = state[0]
+        slope: Tensor = self.field(t, z)
+        return (slope,) if self.events is None else (slope, self.events.rate(z))
+
+
+class LatentPaths(SolvingModule):
+    """A field of a latent state, and its solves.
+
+    Args:
+        field: Called as ``field(t, z)`` with z of shape ``(batch, latent)``.
+        events: Whose rates are integrated along; ``None`` for no events.
+        t0: Where the paths begin.
+        **settings: Of `SolvingModule`.
+    """
+
+    def __init__(
+        self, field: nn.Module, events: PoissonProcess | None, t0: float, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.dynamics = _Dynamics(field, events)
+        self.t0 = t0
+
+    @property
+    def field(self) -> nn.Module:
+        """The field of the latent state."""
+        return self.dynamics.field
+
+    @property
+    def events(self) -> PoissonProcess | None:
+        """The likelihood of event times."""
+        return self.dynamics.events
+
+    def paths(self, z0: Tensor, times: Tensor, valid: Tensor | None = None) -> Paths:
+        """Latent states at each series' times: one solve to each side of t0, for the union of all.
+
+        Args:
+            z0: ``(batch, samples, latent)``.
+            times: ``(batch, times)``.
+            valid: Which times count.
+        """
+        batch, samples = z0.shape[:2]
+        union = union_of(times, valid)
+        start = self.dynamics.start(as_state(z0.flatten(0, 1)))
+        parts: list[tuple[Tensor, ...]] = []
+        self._forget_solves()
+        early = union.times < self.t0
+        for grid, backward in ((union.times[early], True), (union.times[~early], False)):
+            if len(grid):
+                rising = grid.flip(0) if backward else grid
+                # Here is the place of per-sample stepping, where each series has a clock of its
+                # own.
+                solution = self._solve(
+                    self.dynamics,
+                    start,
+                    self.t0,
+                    float(rising[-1]),
+                    save=SaveAt(ts=rising),
+                    continued=True,
+                )
+                parts.append(tuple(y.flip(0) if backward else y for y in solution.ys))
+        joined = (
+            torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)
+        )
+        gathered = [union.gather(path.unflatten(1, (batch, samples))) for path in joined]
+        return Paths(gathered[0], gathered[1] if len(gathered) > 1 else None)
