@@ -74,8 +74,9 @@ class IrregularBatch:
 
     Attributes:
         times: Floating point, ``(batch, rows)``, finite.
-        values: Floating point, ``(batch, rows, features)``; 0 where nothing was observed. There may
-            be no features at all: a series of events has nothing but times.
+        values: Floating point, ``(batch, rows, features)``; 0 where nothing was observed, whatever
+            was given there. There may be no features at all: a series of events has nothing but
+            times.
         mask: bool, ``(batch, rows, features)``: what was observed.
         lengths: int64, ``(batch,)``: how many rows are no padding. A series may have none.
         until: ``(batch,)``, the end of the window over which each series was watched, which the
@@ -96,6 +97,9 @@ class IrregularBatch:
         self._check_types()
         self._check_shapes()
         self._check_contents()
+        # Models read the values as they are; NaN is a common sign for what is missing.
+        if bool((~self.mask & (self.values != 0)).any()):
+            object.__setattr__(self, "values", self.values.where(self.mask, 0.0))
 
     @classmethod
     def collate(
@@ -120,7 +124,7 @@ class IrregularBatch:
         if not times:
             raise InputError("times", "no series", "at least one")
         if values is None:
-            values = [time.new_zeros(len(time), 0) for time in times]
+            values = [time.new_zeros(*time.shape, 0) for time in times]
         if mask is None:
             mask = [~value.isnan() for value in values]
         if not len(times) == len(values) == len(mask):
@@ -131,6 +135,8 @@ class IrregularBatch:
                 given = f"{tuple(time.shape)}, {tuple(value.shape)}, {tuple(seen.shape)}"
                 expected = "(rows,), (rows, features), (rows, features)"
                 raise InputError(f"times, values, mask of series {row}", given, expected)
+            if seen.dtype != torch.bool:
+                raise InputTypeError(f"mask of series {row}", f"{seen.dtype}", "bool")
             if len(time) != len(value) or value.shape[1] != values[0].shape[1]:
                 given = f"{len(time)} times, values {tuple(value.shape)}"
                 expected = f"as many rows, and {values[0].shape[1]} features"
@@ -203,6 +209,8 @@ class IrregularBatch:
         """Some of the series: a slice, indices, or a bool for each; no longer than needed."""
         if not isinstance(series, slice):
             series = torch.as_tensor(series, device=self.lengths.device)
+            # An empty list makes a tensor of numbers that are no indices.
+            series = series if series.numel() else series.long()
         lengths = self.lengths[series]
         if lengths.ndim != 1 or len(lengths) == 0:
             raise InputError("series", repr(series), "at least one series, as a slice or indices")
@@ -241,10 +249,13 @@ class IrregularBatch:
 
     def between(self, start: Tensor | float, end: Tensor | float) -> IrregularBatch:
         """The rows with ``start <= time <= end``, two numbers or ``(batch,)``."""
-        start, end = (torch.as_tensor(t, device=self.times.device) for t in (start, end))
-        return self.select(
-            (self.times >= start.reshape(-1, 1)) & (self.times <= end.reshape(-1, 1))
+        # In the type of the times: a number is to be rounded as they were, no more and no less.
+        times = self.times
+        start, end = (
+            torch.as_tensor(time, dtype=times.dtype, device=times.device).reshape(-1, 1)
+            for time in (start, end)
         )
+        return self.select((times >= start) & (times <= end))
 
     def hidden(self, mask: Tensor) -> IrregularBatch:
         """The batch without the values that are not in `mask`; rows stay, though they be empty.
@@ -266,6 +277,8 @@ class IrregularBatch:
         _check_type("values", self.values)
         _check_type("mask", self.mask, torch.bool)
         _check_type("lengths", self.lengths, torch.int64)
+        if self.until is not None:
+            _check_type("until", self.until)
 
     def _check_shapes(self) -> None:
         if self.times.ndim != 2:
@@ -301,6 +314,8 @@ class IrregularBatch:
             where = tuple(wrong.nonzero()[0].tolist())
             given = f"{self.values[where].item()} at index {where}"
             raise InputError("values", given, "finite values where the mask is True")
+        if self.until is not None and not bool(self.until.isfinite().all()):
+            raise InputError("until", "times that are not finite", "the end of each window")
         if self.until is not None and self.rows:
             last = _hold_last(self.times, self.lengths)[:, -1]
             early = (last > self.until) & (self.lengths > 0)

@@ -1,7 +1,15 @@
 """Data sets, as tensors in memory. Needs ``isocline[train]``."""
 
+from ..irregular import IrregularBatch as IrregularBatch
 from .digits import load_digits as load_digits
 from .errors import DataError as DataError
+from .events import Bumps as Bumps
+from .events import Daily as Daily
+from .events import Decaying as Decaying
+from .events import Intensity as Intensity
+from .events import Moved as Moved
+from .events import event_series as event_series
+from .events import moved_intensities as moved_intensities
 from .idx import read_idx as read_idx
 from .images import Batches as Batches
 from .images import ImageSet as ImageSet
@@ -9,11 +17,28 @@ from .images import ImageSplits as ImageSplits
 from .images import Slices as Slices
 from .images import random_crop as random_crop
 from .mnist import load_mnist as load_mnist
+from .physionet import PHYSIONET_DESCRIPTORS as PHYSIONET_DESCRIPTORS
+from .physionet import PHYSIONET_FEATURES as PHYSIONET_FEATURES
+from .physionet import read_physionet as read_physionet
 from .plane import Bounds as Bounds
 from .potentials import POTENTIALS as POTENTIALS
 from .potentials import Potential as Potential
 from .potentials import log_normalizer as log_normalizer
+from .reading import Fault as Fault
+from .reading import Reading as Reading
 from .seeds import fold_seeds as fold_seeds
+from .series import SeriesSet as SeriesSet
+from .series_files import read_series as read_series
+from .series_files import write_series as write_series
+from .series_splits import SeriesScaling as SeriesScaling
+from .series_splits import SeriesSplits as SeriesSplits
+from .series_splits import fit_scaling as fit_scaling
+from .series_splits import split_series as split_series
+from .signals import lead_lag as lead_lag
+from .spirals import Spirals as Spirals
+from .spirals import archimedean_spirals as archimedean_spirals
+from .spirals import spirals as spirals
+from .stays import simulated_stays as simulated_stays
 from .table_files import read_points as read_points
 from .table_files import read_table as read_table
 from .table_splits import Scaling as Scaling

@@ -9,10 +9,18 @@ A block is used like any other layer:
     torch.Size([8, 2])
 """
 
+from ..irregular import IrregularBatch as IrregularBatch
+from .cde import CDEField as CDEField
+from .cde import CubicPath as CubicPath
+from .cde import NeuralCDE as NeuralCDE
+from .cde import PathName as PathName
+from .cde import hermite as hermite
+from .cde import natural_cubic as natural_cubic
 from .fields import Activation as Activation
 from .fields import ConcatConv2d as ConcatConv2d
 from .fields import ConvField as ConvField
 from .fields import MLPField as MLPField
+from .fields import SemilinearField as SemilinearField
 from .flows import CNF as CNF
 from .flows import ClosedForm as ClosedForm
 from .flows import ConcatSquash as ConcatSquash
@@ -43,3 +51,19 @@ from .odenet import ResBlock as ResBlock
 from .odenet import StemName as StemName
 from .odenet import digits_stem as digits_stem
 from .odenet import mnist_stem as mnist_stem
+from .series import GRUD as GRUD
+from .series import ODERNN as ODERNN
+from .series import RNN as RNN
+from .series import Bernoulli as Bernoulli
+from .series import Elbo as Elbo
+from .series import Encoder as Encoder
+from .series import Gaussian as Gaussian
+from .series import LatentODE as LatentODE
+from .series import Likelihood as Likelihood
+from .series import PoissonProcess as PoissonProcess
+from .series import Prediction as Prediction
+from .series import Recurrence as Recurrence
+from .series import RecurrentEncoder as RecurrentEncoder
+from .series import RecurrentForecaster as RecurrentForecaster
+from .series import SeriesClassifier as SeriesClassifier
+from .series import kl_annealing as kl_annealing

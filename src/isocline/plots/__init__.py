@@ -13,8 +13,17 @@ from .flows import plot_divergence as plot_divergence
 from .flows import plot_likelihood as plot_likelihood
 from .flows import plot_samples as plot_samples
 from .flows import plot_trajectories as plot_trajectories
+from .series_events import plot_intensity as plot_intensity
+from .series_figures import plot_plane_series as plot_plane_series
+from .series_figures import plot_series as plot_series
+from .series_latent import plot_latent_space as plot_latent_space
+from .series_panels import SeriesPanel as SeriesPanel
+from .series_scores import plot_classification as plot_classification
+from .series_traversal import plot_series_traversal as plot_series_traversal
+from .series_traversal import plot_traversal as plot_traversal
 from .style import new_figure as new_figure
 from .style import save_figure as save_figure
 from .style import style as style
 from .training import plot_error as plot_error
 from .training import plot_nfe as plot_nfe
+from .training import plot_progress as plot_progress

@@ -21,6 +21,7 @@ __all__ = [
     "Bounds",
     "FlowFrame",
     "Values",
+    "as_array",
     "bare",
     "check_bounds",
     "check_density",
@@ -89,6 +90,17 @@ def grid_points(bounds: Bounds, size: int | tuple[int, int] = 200) -> Tensor:
 
 def check_values(name: str, values: Values, dimensions: int) -> Array:
     """Give the values as an array of finite doubles on the host, or say what is wrong with them."""
+    array = as_array(name, values)
+    if array.ndim != dimensions or 0 in array.shape:
+        raise InputError(name, f"shape {array.shape}", f"{dimensions} dimensions, none of them 0")
+    if not np.isfinite(array).all():
+        count = int(array.size - np.isfinite(array).sum())
+        raise InputError(name, f"{count} values that are NaN or infinite", "finite numbers")
+    return array
+
+
+def as_array(name: str, values: Values) -> Array:
+    """Give real values of any shape as an array of doubles on the host."""
     if isinstance(values, Tensor):
         if values.is_complex():
             raise InputTypeError(name, f"a tensor of {values.dtype}", "real numbers")
@@ -100,11 +112,6 @@ def check_values(name: str, values: Values, dimensions: int) -> Array:
             raise InputTypeError(name, f"no array ({error})", "a tensor or an array") from error
         if array.dtype.kind not in "biuf":
             raise InputTypeError(name, f"an array of {array.dtype}", "real numbers")
-    if array.ndim != dimensions or 0 in array.shape:
-        raise InputError(name, f"shape {array.shape}", f"{dimensions} dimensions, none of them 0")
-    if not np.isfinite(array).all():
-        count = int(array.size - np.isfinite(array).sum())
-        raise InputError(name, f"{count} values that are NaN or infinite", "finite numbers")
     return array.astype(np.float64)
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
 from .flow_panels import (
@@ -25,6 +21,7 @@ from .flow_panels import (
     height_over_width,
 )
 from .style import COLORS, new_figure, style
+from .training import Rows, plot_progress
 
 __all__ = [
     "plot_density",
@@ -33,8 +30,6 @@ __all__ = [
     "plot_samples",
     "plot_trajectories",
 ]
-
-Rows = Sequence[Mapping[str, float]]
 
 
 def plot_samples(data: Values, samples: Values, bounds: Bounds, title: str = "") -> Figure:
@@ -151,7 +146,7 @@ def plot_likelihood(rows: Rows, truth: float | None = None, title: str = "") -> 
         title: Title of the figure.
     """
     series = (("train_log_likelihood", "training"), ("validation_log_likelihood", "held out"))
-    return _plot_progress(rows, series, "log-likelihood (nats)", truth, "true density", title)
+    return plot_progress(rows, series, "log-likelihood (nats)", truth, "true density", title)
 
 
 def plot_divergence(rows: Rows, title: str = "") -> Figure:
@@ -163,46 +158,7 @@ def plot_divergence(rows: Rows, title: str = "") -> Figure:
         title: Title of the figure.
     """
     series = (("train_loss", "training"), ("validation_kl", "held out"))
-    return _plot_progress(rows, series, "KL(flow || target) (nats)", 0.0, "least", title)
-
-
-def _plot_progress(
-    rows: Rows,
-    series: Sequence[tuple[str, str]],
-    ylabel: str,
-    level: float | None,
-    level_name: str,
-    title: str,
-) -> Figure:
-    with style():
-        figure, (score, work) = new_figure(1, 2, width=4.4, height=3.2)
-        for (name, label), color in zip(series, COLORS, strict=False):
-            _draw(score, rows, name, label, color)
-        if level is not None:
-            score.axhline(level, color="0.3", linestyle="--", linewidth=1.2, label=level_name)
-        score.set(xlabel="iteration", ylabel=ylabel)
-        for name, label, color in (
-            ("nfe_forward", "forward", COLORS[0]),
-            ("nfe_backward", "backward", COLORS[1]),
-            ("validation_nfe", "held out", COLORS[2]),
-        ):
-            _draw(work, rows, name, label, color)
-        work.set_ylim(bottom=0)
-        work.set(xlabel="iteration", ylabel="field evaluations\nper solve")
-        for axes in (score, work):
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-            if axes.lines:
-                axes.legend()
-        figure.suptitle(title)
-    return figure
-
-
-def _draw(axes: Axes, rows: Rows, name: str, label: str, color: str) -> None:
-    points = [(row["step"], row[name]) for row in rows if name in row]
-    if points:
-        steps, values = zip(*points, strict=True)
-        marker = "o" if len(points) < 40 else ""
-        axes.plot(steps, values, marker=marker, label=label, color=color)
+    return plot_progress(rows, series, "KL(flow || target) (nats)", 0.0, "least", title)
 
 
 def _share_outside(points: Array, bounds: Bounds) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Normal
 
 from ...errors import InputError
 from ...irregular import IrregularBatch
+from ..solving import as_state
 from .recurrence import Recurrence
 from .rows import Rows
 
@@ -62,6 +63,7 @@ class RecurrentEncoder(nn.Module):
     def forward(self, batch: IrregularBatch, t0: float) -> Normal:
         """The approximate posterior of the latent state at `t0`, of shape ``(batch, latent)``."""
         _, hidden = self.recurrence.trace(Rows.backward(batch, t0))
-        output: Tensor = self.head(hidden)
+        # The divergence of a posterior from the prior is too fine a number for half precision.
+        output = as_state(self.head(hidden))
         mean, raw = output.chunk(2, -1)
         return Normal(mean, F.softplus(raw) + _LEAST_STD, validate_args=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ...errors import InputError
 from ...irregular import IrregularBatch
 from .likelihoods import Likelihood
 from .prediction import Prediction, times_of_all
@@ -43,11 +44,18 @@ class RecurrentForecaster(nn.Module):
             observed: What is read.
             target: What the likelihood is of, at times of its own, which is not read; ``None`` for
                 the observations themselves, each given those before it.
+
+        Raises:
+            InputError: If target and observed are not as many series.
         """
         if target is None:
             hidden, _ = self.recurrence.trace(Rows.forward(observed), self._most_likely)
             target, output = observed, self.readout(hidden)
         else:
+            if len(target) != len(observed):
+                raise InputError("target", f"{len(target)} series", f"{len(observed)}, as observed")
+            # Closed up, so that no time of the padding becomes a step of the recurrence.
+            target = target.select(target.present)
             output = self._outputs(observed, target.times)
         return self.likelihood.log_prob(output, target.values, target.mask).sum(1)
 

@@ -17,6 +17,9 @@ class GRUD(Recurrence):
     A feature that was not observed is taken to be its last value, which decays towards the mean;
     the hidden state decays by a learnt function of how long each feature was not observed.
 
+    The unit itself is torch's, which applies the reset gate after the product with the hidden
+    state instead of before it.
+
     Args:
         features: Features of a row, at least 1.
         hidden: Size of the hidden state.
@@ -40,7 +43,8 @@ class GRUD(Recurrence):
         self.hidden = hidden
         self.mean: Tensor
         self.register_buffer("mean", mean.to(torch.get_default_dtype()))
-        self.input_decay = nn.Parameter(torch.zeros(2, features))
+        # Rates and offsets. At 0 the ramp has no slope, and no rate would ever learn.
+        self.input_decay = nn.Parameter(torch.tensor([[0.1], [0.0]]).repeat(1, features))
         self.hidden_decay = nn.Linear(features, hidden)
         self.cell = nn.GRUCell(2 * features, hidden)
 

@@ -46,8 +46,18 @@ class Likelihood(nn.Module, ABC):
 
     def log_prob(self, output: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Log probability of what was observed, summed over the features, ``(...)``."""
+        self._check(output, values)
         each: Tensor = self.distribution(output).log_prob(values)
         return each.masked_fill(~mask, 0.0).sum(-1)
+
+    def _check(self, output: Tensor, values: Tensor) -> None:
+        """Raise where broadcasting would make something of tensors that do not belong together."""
+        for name, given, wanted in (
+            ("output", output.shape[-1], self.outputs),
+            ("values", values.shape[-1], self.features),
+        ):
+            if given != wanted:
+                raise InputError(name, f"{given} on the last axis", str(wanted))
 
     def extra_repr(self) -> str:
         """Describe the size, as torch's own layers do."""
@@ -69,7 +79,7 @@ class Gaussian(Likelihood):
     def __init__(self, features: int, std: float | Tensor = 0.1, *, learn: bool = False) -> None:
         super().__init__(features)
         log_std = torch.as_tensor(std, dtype=torch.get_default_dtype()).log()
-        if log_std.ndim > 1 or not bool(log_std.isfinite().all()):
+        if log_std.shape not in ((), (1,), (features,)) or not bool(log_std.isfinite().all()):
             raise InputError("std", str(std), f"positive, a number or of shape ({features},)")
         self.log_std: Tensor
         if learn:
@@ -88,6 +98,7 @@ class Gaussian(Likelihood):
 
     def log_prob(self, output: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """As in the base class; the same formula in fewer operations, for it runs in training."""
+        self._check(output, values)
         deviation = (values - output) / self.std
         each = -0.5 * deviation.square() - (self.log_std + 0.5 * math.log(2.0 * math.pi))
         return each.masked_fill(~mask, 0.0).sum(-1)

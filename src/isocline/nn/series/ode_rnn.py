@@ -11,7 +11,7 @@ from ...adjoints import Adjoint
 from ...errors import InputError
 from ...solvers import Solver
 from ..fields import MLPField
-from ..solving import SolvingModule
+from ..solving import SolvingModule, as_state
 from .recurrence import Memory, Recurrence
 from .rows import Rows
 
@@ -58,37 +58,40 @@ class ODERNN(SolvingModule, Recurrence):
         **settings: Any,
     ) -> None:
         super().__init__(solver=solver, rtol=rtol, atol=atol, dt0=dt0, adjoint=adjoint, **settings)
-        if hidden < 1:
-            raise InputError("hidden", str(hidden), "at least 1")
+        for name, value, least in (("features", features, 0), ("hidden", hidden, 1)):
+            if value < least:
+                raise InputError(name, str(value), f"at least {least}")
         self.features = features
         self.hidden = hidden
         self.field = field or MLPField(hidden, hidden, depth=1, time=False)
         self.cell = nn.GRUCell(max(2 * features, 1), hidden)
 
     def start(self, size: int, like: Tensor) -> Memory:
-        """The hidden state alone."""
-        return (like.new_zeros(size, self.hidden),)
+        """The hidden state, and the time since the last row."""
+        return like.new_zeros(size, self.hidden), like.new_zeros(size)
 
     def advance(self, memory: Memory, gap: Tensor) -> Memory:
         """Solve over the gap."""
-        (hidden,) = memory
+        hidden, since = memory
         if not bool(gap.any()):
             return memory
-        solution = self._solve(self._scaled, hidden, 0.0, 1.0, args=(gap,), continued=True)
-        return (solution.ys[-1],)
+        solution = self._solve(
+            self._scaled, as_state(hidden), 0.0, 1.0, args=(since, gap), continued=True
+        )
+        return solution.ys[-1], since + gap
 
     def observe(self, memory: Memory, values: Tensor, mask: Tensor) -> Memory:
         """A step of the GRU on the values and the mask."""
         row = values.new_ones(len(values), 1)
         if self.features:
             row = torch.cat([values, mask.to(values.dtype)], -1)
-        return (self.cell(row, memory[0]),)
+        return self.cell(row, memory[0]), torch.zeros_like(memory[1])
 
     def trace(self, rows: Rows, fill: Any = None) -> tuple[Tensor, Tensor]:
         """As in the base class; the evaluations of all gaps are counted together."""
         self._forget_solves()
         return super().trace(rows, fill)
 
-    def _scaled(self, s: Tensor, hidden: Tensor, gap: Tensor) -> Tensor:
-        change: Tensor = self.field(s * gap, hidden)
+    def _scaled(self, s: Tensor, hidden: Tensor, since: Tensor, gap: Tensor) -> Tensor:
+        change: Tensor = self.field(since + s * gap, hidden)
         return gap.unsqueeze(-1) * change

@@ -93,7 +93,8 @@ class LatentPaths(SolvingModule):
         start = self.dynamics.start(as_state(z0.flatten(0, 1)))
         parts: list[tuple[Tensor, ...]] = []
         self._forget_solves()
-        early = union.times < self.t0
+        t0 = float(union.times.new_tensor(self.t0))  # rounded as the times are
+        early = union.times < t0
         for grid, backward in ((union.times[early], True), (union.times[~early], False)):
             if len(grid):
                 rising = grid.flip(0) if backward else grid
@@ -102,12 +103,14 @@ class LatentPaths(SolvingModule):
                 solution = self._solve(
                     self.dynamics,
                     start,
-                    self.t0,
+                    t0,
                     float(rising[-1]),
                     save=SaveAt(ts=rising),
                     continued=True,
                 )
                 parts.append(tuple(y.flip(0) if backward else y for y in solution.ys))
+        if not parts:  # no times at all
+            parts.append(tuple(y.new_zeros(0, *y.shape) for y in start))
         joined = (
             torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)
         )

@@ -11,6 +11,11 @@ from ...irregular import IrregularBatch
 
 __all__ = ["PoissonProcess", "draw_events"]
 
+# Of the logarithm of a rate: no process has so many events, and float32 still holds their number.
+_HIGHEST = 50.0
+# Events of one series that are drawn: more would fill the memory.
+_MOST = 1e7
+
 
 class PoissonProcess(nn.Module):
     """The likelihood of event times.
@@ -19,8 +24,9 @@ class PoissonProcess(nn.Module):
     et al. 2018, section 5). The integral is one more component of the solve that gives z.
 
     Args:
-        intensity: Network from the latent state, ``(..., latent)``, to ``(..., kinds)``; softplus
-            makes its output the rate.
+        intensity: Network from the latent state, ``(..., latent)``, to the logarithm of the rate,
+            ``(..., kinds)``. A burst is a few units of it: of the rate itself it would be a long
+            way for an optimiser's small steps.
         kinds: Kinds of events. With one, every row of a batch is an event. With as many as there
             are features, each observed value is an event of its feature's kind: what is measured
             when tells something too (Rubanova et al. 2019, section 3.4).
@@ -35,7 +41,7 @@ class PoissonProcess(nn.Module):
 
     def rate(self, z: Tensor) -> Tensor:
         """Events per unit of time, ``(..., kinds)``."""
-        return F.softplus(self.intensity(z))
+        return self._log_rate(z).exp()
 
     def events(self, batch: IrregularBatch) -> Tensor:
         """bool, ``(batch, rows, kinds)``: which events a batch holds.
@@ -76,11 +82,11 @@ class PoissonProcess(nn.Module):
         Returns:
             ``(batch, ...)``.
         """
-        logits = self.intensity(z)
-        # softplus(x) underflows where it is as good as exp(x), whose logarithm is x. The branch not
-        # taken must be finite too, or its gradient of 0 becomes NaN.
-        log_rate = torch.where(logits < -15.0, logits, F.softplus(logits.clamp(min=-15.0)).log())
-        return log_rate.masked_fill(~events, 0.0).sum((1, -1)) - integral.sum(-1)
+        return self._log_rate(z).masked_fill(~events, 0.0).sum((1, -1)) - integral.sum(-1)
+
+    def _log_rate(self, z: Tensor) -> Tensor:
+        log_rate: Tensor = self.intensity(z)
+        return log_rate.clamp(max=_HIGHEST)
 
 
 def draw_events(
@@ -100,9 +106,15 @@ def draw_events(
     Returns:
         The events of all kinds in order of time. With one kind a row has no features; with more it
         has one for each, observed, and 1, for the kind that happened.
+
+    Raises:
+        InputError: If a series is expected to have more than ten million events.
     """
     batch, _, kinds = integral.shape
     levels = integral.movedim(-1, 1) - integral.movedim(-1, 1)[..., :1]
+    most_expected = float(levels[..., -1].detach().max())
+    if not most_expected <= _MOST:
+        raise InputError("intensity", f"{most_expected:g} events expected", f"at most {_MOST:g}")
     counts = torch.poisson(levels[..., -1].double(), generator)
     most = max(int(counts.max()), 1)
     # Given their number, the arrivals are uniform in the integral's time.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...errors import InputError
+from ...errors import InputError, InputTypeError
 
 __all__ = ["Prediction", "times_of_all"]
 
@@ -46,8 +46,14 @@ def times_of_all(times: Tensor, batch: int) -> Tensor:
     """Times that all series share, or each its own, as ``(batch, times)``.
 
     Raises:
-        InputError: If they are of another shape.
+        InputError: If they are of another shape, or not finite.
+        InputTypeError: If they are no tensor.
     """
+    if not isinstance(times, Tensor):
+        raise InputTypeError("times", type(times).__name__, "a tensor")
+    if not bool(times.isfinite().all()):
+        raise InputError("times", "times that are not finite", "finite times")
+    times = times if times.is_floating_point() else times.to(torch.get_default_dtype())
     if times.ndim == 1:
         return times.expand(batch, -1)
     if times.ndim != 2 or times.shape[0] != batch:

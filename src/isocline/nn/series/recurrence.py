@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...errors import InputError
 from .rows import Rows
 
 __all__ = ["Memory", "Recurrence"]
@@ -72,14 +73,20 @@ class Recurrence(nn.Module, ABC):
             ``(batch, rows, hidden)``; and the one after the last row and the time after it,
             ``(batch, hidden)``.
         """
+        self._check(rows)
         size, length = rows.present.shape
         memory = self.start(size, rows.values)
         taken = rows.present if self.steps else rows.present & rows.seen
+        gaps, last_gap = rows.gaps, rows.last_gap
+        if not self.steps:
+            # Time passes from what was first observed: a row before that must change nothing.
+            gaps = gaps.where(taken.cumsum(1) > taken.long(), 0.0)
+            last_gap = last_gap.where(taken.any(1), 0.0)
         # Where all series do the same, nothing has to be chosen between; one look for all rows.
         all_present, all_taken = (flags.all(0).tolist() for flags in (rows.present, taken))
         before: list[Tensor] = []
         for i in range(length):
-            moved = self.advance(memory, rows.gaps[:, i])
+            moved = self.advance(memory, gaps[:, i])
             hidden = self.hidden_state(moved)
             before.append(hidden)
             values, mask = rows.values[:, i], rows.mask[:, i]
@@ -89,10 +96,16 @@ class Recurrence(nn.Module, ABC):
             if not all_taken[i]:
                 updated = _choose(taken[:, i], updated, moved)
             memory = updated if all_present[i] else _choose(rows.present[:, i], updated, memory)
-        last = self.hidden_state(self.advance(memory, rows.last_gap))
+        last = self.hidden_state(self.advance(memory, last_gap))
         if not before:
             return last.new_zeros(size, 0, self.hidden), last
         return torch.stack(before, 1), last
+
+    def _check(self, rows: Rows) -> None:
+        given = rows.values.shape[2]
+        if given != self.features:
+            expected = f"{self.features}, as the {type(self).__name__} was made for"
+            raise InputError("features of the batch", str(given), expected)
 
 
 def _choose(which: Tensor, one: Memory, other: Memory) -> Memory:

@@ -20,14 +20,16 @@ Cell = Literal["rnn", "gru"]
 class RNN(Recurrence):
     """A recurrent network over rows: a step from each row to the next.
 
-    Its input is the row's values and mask and, with ``time=True``, the time to the next row (the
-    second baseline of Chen et al. 2018, section 5.1).
+    Its input is the row's values; with ``mask=True`` what of them was observed, and with
+    ``time=True`` the time to the next row (the second baseline of Chen et al. 2018, section 5.1).
 
     Args:
         features: Features of a row.
         hidden: Size of the hidden state.
         cell: ``"gru"``, or ``"rnn"`` for Elman's with tanh.
         time: Whether it sees times.
+        mask: Whether it sees what was observed. A forecaster that was fitted to complete rows alone
+            has never seen a mask of 0, and would at each step on its own predictions.
 
     Raises:
         InputError: If the size is not positive, or there is no such cell.
@@ -36,23 +38,32 @@ class RNN(Recurrence):
     steps: ClassVar[bool] = True
 
     def __init__(
-        self, features: int, hidden: int = 25, cell: Cell = "gru", *, time: bool = True
+        self,
+        features: int,
+        hidden: int = 25,
+        cell: Cell = "gru",
+        *,
+        time: bool = True,
+        mask: bool = True,
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise InputError("hidden", str(hidden), "at least 1")
+        for name, value, least in (("features", features, 0), ("hidden", hidden, 1)):
+            if value < least:
+                raise InputError(name, str(value), f"at least {least}")
         if cell not in ("rnn", "gru"):
             raise InputError("cell", repr(cell), "'rnn' or 'gru'")
         self.features = features
         self.hidden = hidden
         self.time = time
+        self.mask = mask
+        self._width = features * (1 + int(mask))
         kind = nn.GRU if cell == "gru" else nn.RNN
         # A row without features or times is an event in a sequence: it needs an input all the same.
-        self.network = kind(max(2 * features + int(time), 1), hidden, batch_first=True)
+        self.network = kind(max(self._width + int(time), 1), hidden, batch_first=True)
 
     def start(self, size: int, like: Tensor) -> Memory:
         """Hidden state, and the input of the next step: nothing was seen yet."""
-        nothing = like.new_zeros(size, 2 * self.features)
+        nothing = like.new_zeros(size, self._width)
         return like.new_zeros(size, self.hidden), nothing
 
     def advance(self, memory: Memory, gap: Tensor) -> Memory:
@@ -65,21 +76,24 @@ class RNN(Recurrence):
 
     def observe(self, memory: Memory, values: Tensor, mask: Tensor) -> Memory:
         """The row becomes the input of the next step."""
-        return memory[0], torch.cat([values, mask.to(values.dtype)], -1)
+        return memory[0], self._row(values, mask)
 
     def trace(self, rows: Rows, fill: Fill | None = None) -> tuple[Tensor, Tensor]:
         """As in the base class, in one call of the network where nothing has to be filled in."""
         if fill is not None and not bool((rows.mask.all(-1) | ~rows.present).all()):
             return super().trace(rows, fill)
+        self._check(rows)
         # The input of a step is the row before it, and the time since; a series' last step follows
         # its last row, wherever the padding begins.
-        read = torch.cat([rows.values, rows.mask.to(rows.values.dtype)], -1)
-        read = F.pad(read, (0, 0, 1, 0))
+        read = F.pad(self._row(rows.values, rows.mask), (0, 0, 1, 0))
         lengths = rows.lengths.unsqueeze(1)
         gaps = F.pad(rows.gaps, (0, 1)).scatter(1, lengths, rows.last_gap.unsqueeze(1))
         states, _ = self.network(self._inputs(read, gaps))
         end = lengths.unsqueeze(-1).expand(-1, 1, self.hidden)
         return states[:, :-1], states.gather(1, end).squeeze(1)
+
+    def _row(self, values: Tensor, mask: Tensor) -> Tensor:
+        return torch.cat([values, mask.to(values.dtype)], -1) if self.mask else values
 
     def _inputs(self, row: Tensor, gap: Tensor) -> Tensor:
         inputs = torch.cat([row, gap.unsqueeze(-1)], -1) if self.time else row
