@@ -195,13 +195,13 @@ class SemilinearField(nn.Module):
 
     Far from the data the linear part is what is left, and goes on as it did there: oscillations,
     growth and decay are carried on beyond the time in which they were observed, where a perceptron
-    goes its own way. It starts as a rotation: A is skew-symmetric at first, and W is 0.
+    goes its own way. It starts as one: A turns pairs of components in a random basis, each at a
+    frequency of its own within a half of `speed` around it, and W is 0.
 
     Args:
         dim: Size of the state's last axis.
         hidden: Width of the nonlinear part, 0 for none.
-        speed: Standard deviation of the entries of A at first: about the frequencies, in radians
-            per unit of time, from which it learns.
+        speed: About the frequencies, in radians per unit of time, from which it learns.
 
     Shape:
         t: not used; y and the answer: ``(..., dim)``.
@@ -218,10 +218,9 @@ class SemilinearField(nn.Module):
             raise InputError("hidden", str(hidden), "0 or more")
         if not 0.0 <= speed < math.inf:
             raise InputError("speed", str(speed), "a finite number, 0 or more")
-        draw = torch.randn(dim, dim) * speed
         self.linear = nn.Linear(dim, dim, bias=False)
         with torch.no_grad():
-            self.linear.weight.copy_((draw - draw.T) / math.sqrt(2.0))
+            self.linear.weight.copy_(_turning(dim, speed))
         self.bounded: nn.Sequential | None = None
         if hidden:
             last = nn.Linear(hidden, dim)
@@ -234,3 +233,12 @@ class SemilinearField(nn.Module):
         del t
         slope: Tensor = self.linear(y)
         return slope if self.bounded is None else slope + self.bounded(y)
+
+
+def _turning(dim: int, speed: float) -> Tensor:
+    """Rotations in planes of a random orthonormal basis: skew-symmetric, ``(dim, dim)``."""
+    basis, _ = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64))
+    first, second = basis[:, : dim // 2], basis[:, dim // 2 : 2 * (dim // 2)]
+    frequencies = speed * (0.5 + torch.rand(dim // 2, dtype=torch.float64))
+    half: Tensor = (first * frequencies) @ second.T
+    return half - half.T

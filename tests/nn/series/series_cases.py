@@ -99,7 +99,7 @@ RECURRENCES: dict[str, Callable[[int], Recurrence]] = {
     "rnn": lambda features: RNN(features, HIDDEN, "rnn", time=False),
     "rnn_dt": lambda features: RNN(features, HIDDEN, "rnn"),
     "gru": lambda features: RNN(features, HIDDEN, time=False),
-    "gru_dt": lambda features: RNN(features, HIDDEN),
+    "gru_dt": lambda features: RNN(features, HIDDEN, unit=0.3),
     "rnn_bare": lambda features: RNN(features, HIDDEN, "rnn", time=False, mask=False),
     "gru_d": lambda features: GRUD(features, HIDDEN, mean=torch.linspace(-0.5, 0.5, features)),
     "ode_rnn": _ode_rnn,

@@ -159,7 +159,7 @@ def rnn_by_hand(made: RNN, series: Single, end: float) -> Tensor:
     ):
         gap = 0.0 if now is None else time - now
         seen = row if made.mask else row[:FEATURES]
-        inputs = torch.tensor([*seen, gap] if made.time else seen, dtype=DTYPE)
+        inputs = torch.tensor([*seen, gap / made.unit] if made.time else seen, dtype=DTYPE)
         if isinstance(network, nn.GRU):
             cell = nn.GRUCell(len(inputs), HIDDEN, dtype=DTYPE)
             cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh = w, u, b, c

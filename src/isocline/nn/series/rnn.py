@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -30,6 +31,7 @@ class RNN(Recurrence):
         time: Whether it sees times.
         mask: Whether it sees what was observed. A forecaster that was fitted to complete rows alone
             has never seen a mask of 0, and would at each step on its own predictions.
+        unit: What times are divided by, so that the usual time between rows is not far from 1.
 
     Raises:
         InputError: If the size is not positive, or there is no such cell.
@@ -45,6 +47,7 @@ class RNN(Recurrence):
         *,
         time: bool = True,
         mask: bool = True,
+        unit: float = 1.0,
     ) -> None:
         super().__init__()
         for name, value, least in (("features", features, 0), ("hidden", hidden, 1)):
@@ -54,8 +57,11 @@ class RNN(Recurrence):
             raise InputError("cell", repr(cell), "'rnn' or 'gru'")
         self.features = features
         self.hidden = hidden
+        if not 0.0 < unit < math.inf:
+            raise InputError("unit", str(unit), "positive and finite")
         self.time = time
         self.mask = mask
+        self.unit = unit
         self._width = features * (1 + int(mask))
         kind = nn.GRU if cell == "gru" else nn.RNN
         # A row without features or times is an event in a sequence: it needs an input all the same.
@@ -96,5 +102,5 @@ class RNN(Recurrence):
         return torch.cat([values, mask.to(values.dtype)], -1) if self.mask else values
 
     def _inputs(self, row: Tensor, gap: Tensor) -> Tensor:
-        inputs = torch.cat([row, gap.unsqueeze(-1)], -1) if self.time else row
+        inputs = torch.cat([row, gap.unsqueeze(-1) / self.unit], -1) if self.time else row
         return inputs if inputs.shape[-1] else inputs.new_ones(*inputs.shape[:-1], 1)

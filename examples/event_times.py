@@ -1,0 +1,173 @@
+"""Event times: a latent ODE learns intensities that are known, and is held against them.
+
+Two sets, each with 300 series to learn from and 200 to be judged by. In the first all series follow
+one intensity with two bursts. In the second each follows its own, moved in time and scaled, which
+the model has to tell from the events. Written: the error of the intensity, the log likelihood
+beside that of the truth, and a picture.
+
+    python examples/event_times.py --out runs/events
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from fitting import fit
+from keep import Result, kept, load_into
+from torch import Tensor
+
+from isocline import nn
+from isocline.data import Bumps, Intensity, IrregularBatch, event_series, moved_intensities
+
+ITERATIONS = 1500
+BATCH = 50
+TRAIN, TEST = 300, 200
+LATENT = 4
+BURSTS = Bumps(floor=2.0, heights=(20.0, 12.0), centres=(1.0, 2.8), widths=(0.2, 0.3), end=4.0)
+GRID = torch.linspace(0.0, BURSTS.end, 401)
+SETS = ("one intensity", "one for each series")
+
+
+def intensities(name: str, seed: int) -> tuple[list[Intensity], list[Intensity]]:
+    """The true intensities of the series for training and for the test."""
+    if name == SETS[0]:
+        return [BURSTS] * TRAIN, [BURSTS] * TEST
+    every = list(moved_intensities(BURSTS, TRAIN + TEST, shift=0.5, spread=0.3, seed=seed))
+    return every[:TRAIN], every[TRAIN:]
+
+
+def make_model() -> nn.LatentODE:
+    """A GRU over the events, four latent dimensions, a field that sees the time."""
+    return nn.LatentODE(
+        nn.RecurrentEncoder(nn.RNN(0, 32), LATENT),
+        nn.MLPField(LATENT, hidden=32, depth=2),
+        None,
+        None,
+        events=nn.PoissonProcess(
+            torch.nn.Sequential(
+                torch.nn.Linear(LATENT, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1)
+            )
+        ),
+        rtol=1e-4,
+        atol=1e-4,
+        norm="rms",
+    )
+
+
+def train(name: str, seed: int) -> tuple[nn.LatentODE, Result]:
+    """Maximum ELBO, then everything that is reported."""
+    torch.manual_seed(seed)
+    known, true = intensities(name, seed)
+    series = event_series(known, seed=2 * seed)
+    held_out = event_series(true, seed=2 * seed + 1)
+    model = make_model()
+    progress = iter(range(ITERATIONS))
+
+    def loss() -> Tensor:
+        batch = series.batch(torch.randint(len(series), (BATCH,)))
+        return -model.elbo(batch).value(nn.kl_annealing(next(progress), 200)).mean()
+
+    began = time.process_time()
+    for _ in fit(model, loss, ITERATIONS, 5e-3, f"{name}, seed {seed}"):
+        pass
+    seconds = time.process_time() - began
+    return model, {"seconds": seconds, "nfe": model.nfe_forward, **judge(model, true, held_out)}
+
+
+def judge(model: nn.LatentODE, true: list[Intensity], held_out: object) -> Result:
+    """Error of the intensity, and log likelihoods in nats a series."""
+    batch: IrregularBatch = held_out.batch()
+    model.eval()
+    with torch.no_grad():
+        torch.manual_seed(0)
+        found = model.intensity(batch, GRID).squeeze(-1).double()
+        scores = model.log_marginal(batch, samples=50).double()
+    rates = torch.stack([one.rate(GRID.double()) for one in true])
+    error = torch.trapezoid((found - rates).abs(), GRID.double())
+    events = torch.stack([one.integral(0.0, BURSTS.end) for one in true])
+    # What knows nothing but how many events there are on average: a constant rate.
+    level = batch.lengths.double().mean() / BURSTS.end
+    constant = batch.lengths.double() * level.log() - level * BURSTS.end
+    truth = torch.stack(
+        [
+            one.log_likelihood(own[:length].double())
+            for one, own, length in zip(true, batch.times, batch.lengths, strict=True)
+        ]
+    )
+    gap = truth - scores
+    return {
+        "events": events.mean().item(),
+        "error": error.mean().item(),
+        "relative": (error.mean() / events.mean()).item(),
+        "model": scores.mean().item(),
+        "truth": truth.mean().item(),
+        "constant": constant.mean().item(),
+        "gap": gap.mean().item(),
+        "gap_error": gap.std().item() / math.sqrt(len(gap)),
+    }
+
+
+def draw(target: Callable[[str], Path], file: Path) -> None:
+    """Intensities of three series of each set, true and found, with the events below."""
+    figure, axes = plt.subplots(2, 3, figsize=(9, 4.6), layout="constrained", sharex=True)
+    for row, name in zip(axes, SETS, strict=True):
+        model = load_into(make_model(), target(name))
+        _, true = intensities(name, 0)
+        held_out = event_series(true, seed=1)
+        with torch.no_grad():
+            found = model.intensity(held_out.batch(slice(3)), GRID).squeeze(-1)
+        for panel, axis in enumerate(row):
+            axis.plot(GRID, true[panel].rate(GRID), "--", color="0.5", label="true intensity")
+            axis.plot(GRID, found[panel], color="C0", label="latent ODE")
+            axis.plot(
+                *(held_out.times[panel], torch.full((len(held_out.times[panel]),), -1.5)),
+                "|",
+                color="black",
+                ms=7,
+                label="events",
+            )
+            axis.set_ylim(bottom=-3.0)
+        row[0].set_ylabel(f"{name}\nevents per unit of time")
+    for axis in axes[1]:
+        axis.set_xlabel("time")
+    axes[0, 2].legend(fontsize=8)
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    """Train on both sets, print the table, draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=Path("runs/events"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+
+    def target(name: str, seed: int) -> Path:
+        return options.out / f"{name.replace(' ', '-')}-{seed}"
+
+    print("| set | seed | events | error of the intensity | model | truth | constant | gap |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name in SETS:
+        results = []
+        for seed in options.seeds:
+            one = kept(target(name, seed), lambda name=name, seed=seed: train(name, seed))
+            results.append(one)
+            print(
+                f"| {name} | {seed} | {one['events']:.1f} | {one['error']:.2f} "
+                f"({100 * one['relative']:.0f} %) | {one['model']:.2f} | {one['truth']:.2f} | "
+                f"{one['constant']:.2f} | {one['gap']:.2f} ± {one['gap_error']:.2f} |"
+            )
+        mean = statistics.fmean(one["relative"] for one in results)
+        print(f"{name}: mean error {100 * mean:.1f} % of the expected events")
+    draw(lambda name: target(name, options.seeds[0]), options.out / "intensities.png")
+
+
+if __name__ == "__main__":
+    main()
