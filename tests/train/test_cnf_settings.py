@@ -10,7 +10,6 @@ import torch
 from isocline.data import POTENTIALS, TOY2D, builtin_table, log_normalizer
 from isocline.train import CnfConfig, ConfigError, DensityConfig, SampleConfig
 from isocline.train.cnf.config import POINT_SETS, TABLES
-from isocline.train.cnf.data import Stream
 from isocline.train.cnf.flow import build_flow
 from isocline.train.cnf.measure import mean_of
 from isocline.train.cnf.module import CnfModule
@@ -18,6 +17,7 @@ from isocline.train.cnf.objectives import make_objective
 from isocline.train.cnf.sources import make_source
 from isocline.train.cnf.space import Space
 from isocline.train.schedule import learning_rate_factor
+from isocline.train.stream import Stream
 
 from .cnf_runs import tiny_flow, write_points
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from rich.table import Table
@@ -12,8 +12,20 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
 from ..solvers import SOLVERS
-from ..train import CnfConfig, DensityConfig, EvaluateConfig, OdenetConfig, SampleConfig
+from ..train import (
+    CnfConfig,
+    DensityConfig,
+    EvaluateConfig,
+    LatentOdeConfig,
+    NeuralCdeConfig,
+    OdenetConfig,
+    PredictConfig,
+    SampleConfig,
+)
 from .tables import evaluation_table, result_table, solver_table, source_table, summary_table
+
+if TYPE_CHECKING:
+    from ..data import Reading
 
 __all__ = ["run"]
 
@@ -47,6 +59,26 @@ def train_cnf(config: OmitArgPrefixes[CnfConfig]) -> None:
     from ..train.cnf.run import train_cnf
 
     result = train_cnf(config)
+    if result is not None:
+        _show(summary_table(result.summary()), result.path)
+
+
+@_train.command(name="latent-ode")
+def train_latent_ode(config: OmitArgPrefixes[LatentOdeConfig]) -> None:
+    """Fit a latent ODE to irregular time series, or a recurrent model to compare it with."""
+    from ..train.latent_ode.run import train_latent_ode
+
+    result = train_latent_ode(config, announce=_show_reading)
+    if result is not None:
+        _show(summary_table(result.summary()), result.path)
+
+
+@_train.command(name="neural-cde")
+def train_neural_cde(config: OmitArgPrefixes[NeuralCdeConfig]) -> None:
+    """Fit a neural CDE that classifies irregular time series, or a model to compare it with."""
+    from ..train.neural_cde.run import train_neural_cde
+
+    result = train_neural_cde(config, announce=_show_reading)
     if result is not None:
         _show(summary_table(result.summary()), result.path)
 
@@ -91,6 +123,24 @@ def density(run: Positional[Path], options: OmitArgPrefixes[DensityConfig]) -> N
 
 
 @_app.command
+def predict(run: Positional[Path], options: OmitArgPrefixes[PredictConfig]) -> None:
+    """Predict series with a trained latent ODE, or classify them, in the units of the data.
+
+    Args:
+        run: Folder of the run.
+        options: What to predict, and where to write it.
+    """
+    from ..train.predict.run import predict_run
+
+    console = Console()
+    with console.status("predicting"):
+        result = predict_run(run, options, announce=_show_reading)
+    console.print(summary_table(result.summary()))
+    for path in result.files:
+        console.print(f"written: {path}", soft_wrap=True)
+
+
+@_app.command
 def evaluate(run: Positional[Path], options: OmitArgPrefixes[EvaluateConfig]) -> None:
     """Measure a trained ODE-Net over a range of tolerances: the paper's Figure 3.
 
@@ -116,6 +166,11 @@ def solvers() -> None:
     """List the solvers."""
     tableaus = [solver.tableau for solver in SOLVERS.values()]
     Console().print(solver_table(tableaus), source_table(tableaus))
+
+
+def _show_reading(reading: Reading) -> None:
+    """What came of reading a file."""
+    Console().print(summary_table(reading.summary(), title="data"))
 
 
 def _show(table: Table, path: str) -> None:

@@ -65,9 +65,9 @@ def result_table(result: OdenetResult) -> Table:
     return summary_table(rows)
 
 
-def summary_table(rows: Mapping[str, str]) -> Table:
+def summary_table(rows: Mapping[str, str], title: str | None = None) -> Table:
     """Names and values."""
-    table = Table(show_header=False)
+    table = Table(show_header=False, title=title)
     for name, value in rows.items():
         table.add_row(escape(name), escape(value))
     return table

@@ -14,7 +14,11 @@ _EVALUATION = "## Evaluation"
 
 
 def write_report(
-    run: RunDirectory, config: RunConfig, results: Mapping[str, str], pictures: Mapping[str, str]
+    run: RunDirectory,
+    config: RunConfig,
+    results: Mapping[str, str],
+    pictures: Mapping[str, str],
+    tables: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """Write ``report.md``; the evaluation of an older report goes, for the weights have changed.
 
@@ -23,10 +27,14 @@ def write_report(
         config: Its settings.
         results: Names and values of the table at the top.
         pictures: Captions, and names of the pictures' files in the folder.
+        tables: Headings, and names and values of further tables; empty ones are left out.
     """
     lines = [f"# {config.title}", "", markdown_table(["", "result"], results.items())]
     for caption, name in pictures.items():
         lines += ["", f"![{caption}]({name})"]
+    for heading, values in (tables or {}).items():
+        if values:
+            lines += ["", f"## {heading}", "", markdown_table(["", ""], values.items())]
     settings = config.to_dict()
     given = [(f"`{name}`", f"`{value}`") for name, value in settings.items() if value is not None]
     lines += ["", "## Settings", "", markdown_table(["setting", "value"], given), ""]
@@ -44,5 +52,8 @@ def write_evaluation(run: RunDirectory, text: str) -> None:
 def markdown_table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """Format rows of text as a table."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    for row in rows:
+        # A bar within a cell would end it.
+        cells = (str(cell).replace("|", "\\|") for cell in row)
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from .quiet import quiet
 from .rundir import RunDirectory
 from .trainer import Watched, check_hardware, make_callbacks, make_trainer
 
-__all__ = ["Task", "train"]
+__all__ = ["Task", "first_process", "train"]
 
 C = TypeVar("C", bound=RunConfig)
 R = TypeVar("R")
@@ -77,8 +77,7 @@ def train(config: C, make_task: Callable[[C], Task[R]], *callbacks: L.Callback) 
     task = make_task(config)
     assert config.out is not None
     # One process makes the folder; the others of a distributed run start at the same moment.
-    first = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
-    run = RunDirectory.prepare(config) if first else RunDirectory(config.out)
+    run = RunDirectory.prepare(config) if first_process() else RunDirectory(config.out)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     L.seed_everything(config.seed, verbose=False)
@@ -96,3 +95,8 @@ def train(config: C, make_task: Callable[[C], Task[R]], *callbacks: L.Callback) 
     if not trainer.is_global_zero:
         return None
     return task.finish(run, history.rows)
+
+
+def first_process() -> bool:
+    """Whether this is the first process of a distributed run, or the only one."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0

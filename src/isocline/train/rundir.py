@@ -109,6 +109,24 @@ class RunDirectory:
             ConfigError: If there is no run here, it is of another kind, or its settings cannot be
                 read.
         """
+        values = self._read_values()
+        kind = values.get(KIND, FIRST_KIND)
+        if kind != expected.kind:
+            raise ConfigError(
+                f"{self.path} is a run of the kind {kind}, not {expected.kind}; give one that "
+                f"`isocline train {expected.kind}` wrote"
+            )
+        return expected.from_dict(values)
+
+    def read_kind(self) -> str:
+        """The kind of the run.
+
+        Raises:
+            ConfigError: If there is no run here, or its settings cannot be read.
+        """
+        return str(self._read_values().get(KIND, FIRST_KIND))
+
+    def _read_values(self) -> dict[str, Any]:
         try:
             values: Any = json.loads(self.config_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -120,10 +138,4 @@ class RunDirectory:
             raise ConfigError(f"{self.config_file} is damaged ({error})") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{self.config_file} is damaged (no settings in it)")
-        kind = values.get(KIND, FIRST_KIND)
-        if kind != expected.kind:
-            raise ConfigError(
-                f"{self.path} is a run of the kind {kind}, not {expected.kind}; give one that "
-                f"`isocline train {expected.kind}` wrote"
-            )
-        return expected.from_dict(values)
+        return values

@@ -6,7 +6,12 @@ import torch
 
 from ..data import fold_seeds
 
-__all__ = ["seed_global"]
+__all__ = ["generator", "seed_global"]
+
+
+def generator(*numbers: int) -> torch.Generator:
+    """A generator on the CPU, seeded with the numbers folded into one."""
+    return torch.Generator().manual_seed(fold_seeds(*numbers))
 
 
 def seed_global(device: torch.device, *numbers: int) -> None:

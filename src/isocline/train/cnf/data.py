@@ -2,51 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import lightning as L
 from torch import Tensor
 
+from ..stream import Stream
 from .config import CnfConfig
 from .sources import Source
 
-__all__ = ["CnfData", "Stream"]
-
-
-class Stream:
-    """Training batches of one epoch, each a function of the number of its iteration.
-
-    It can start in the middle (`load_state_dict`, the protocol that Lightning knows).
-
-    Args:
-        draw: Makes the batch of an iteration.
-        first: Number of the first iteration.
-        length: How many there are.
-    """
-
-    def __init__(self, draw: Callable[[int], Tensor], first: int, length: int) -> None:
-        self.draw = draw
-        self.first = first
-        self.length = length
-        self.position = 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Tensor]:
-        start, self.position = self.position, 0
-        for number in range(start, self.length):
-            self.position = number + 1
-            yield self.draw(self.first + number)
-        self.position = 0
-
-    def state_dict(self) -> dict[str, int]:
-        """How many batches of this epoch have been handed out."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Let the next iteration start after so many batches; past the end, from the start."""
-        self.position = state["position"] % self.length
+__all__ = ["CnfData"]
 
 
 class CnfData(L.LightningDataModule):
@@ -70,7 +33,7 @@ class CnfData(L.LightningDataModule):
         """Epochs of the whole run."""
         return -(-self.iterations // self.every)
 
-    def train_dataloader(self) -> Stream:
+    def train_dataloader(self) -> Stream[Tensor]:
         """Batches of the trainer's present epoch."""
         trainer = self.trainer
         assert trainer is not None
@@ -84,6 +47,6 @@ class CnfData(L.LightningDataModule):
         length = max(1, min(self.every, self.iterations - first))
         return Stream(draw, first, length)
 
-    def val_dataloader(self) -> Stream:
+    def val_dataloader(self) -> Stream[Tensor]:
         """The held-out points, in one batch: they are scored in parts all the same."""
         return Stream(lambda _: self.source.validation, 0, 1)

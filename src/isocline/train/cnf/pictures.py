@@ -21,9 +21,9 @@ from ...plots import (
 )
 from ..history import Rows
 from ..rundir import RunDirectory
-from ..seeding import seed_global
+from ..seeding import generator, seed_global
 from .config import CnfConfig
-from .sources import Source, generator
+from .sources import Source
 from .trained import TrainedFlow
 
 __all__ = ["density_on_grid", "draw_pictures"]

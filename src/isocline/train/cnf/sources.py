@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -19,14 +18,15 @@ from ...data import (
     TOY2D,
     Potential,
     builtin_table,
-    fold_seeds,
     read_table,
     split_table,
 )
+from ..seeding import generator
+from ..stream import Passes
 from .config import FILES, CnfConfig
 from .space import Space, space_of
 
-__all__ = ["Source", "generator", "make_source"]
+__all__ = ["Source", "make_source"]
 
 # Streams of random numbers that must not be each other's.
 TRAIN, VALIDATION, TEST, NOISE, ORDER = range(5)
@@ -54,11 +54,6 @@ class Source:
     rows: int | None = None
     log_density: Callable[[Tensor], Tensor] | None = None
     potential: Potential | None = None
-
-
-def generator(*numbers: int) -> torch.Generator:
-    """A generator on the CPU, seeded with the numbers folded into one."""
-    return torch.Generator().manual_seed(fold_seeds(*numbers))
 
 
 def make_source(config: CnfConfig) -> Source:
@@ -114,16 +109,11 @@ def _table(config: CnfConfig) -> Source:
     values = splits.train.values
     count = len(values)
 
-    @lru_cache(maxsize=2)
-    def order(number: int) -> Tensor:
-        return torch.randperm(count, generator=generator(config.seed, ORDER, number))
+    # A table that does not fill a batch is one: every row, once.
+    passes = Passes(count, config.batch_size, config.seed, ORDER)
 
     def draw(iteration: int, rank: int, world_size: int) -> Tensor:
-        # A table that does not fill a batch is one: every row, once.
-        size = min(config.batch_size, max(1, count // world_size))
-        number, position = divmod(iteration, max(1, count // (size * world_size)))
-        first = (position * world_size + rank) * size
-        rows = values[order(number)[first : first + size]]
+        rows = values[passes.indices(iteration, rank, world_size)]
         if not config.noise:
             return rows
         noise = generator(config.seed, NOISE, iteration, rank)
