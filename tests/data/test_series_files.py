@@ -1,6 +1,5 @@
 """Tables of series in long form: round trips, what is understood, every kind of fault."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from isocline.data import (
     write_series,
 )
 
-# Parquet is read where pyarrow is installed; that it says so where not is tested in any case.
-SUFFIXES = [".csv", *([".parquet"] if importlib.util.find_spec("pyarrow") else [])]
+SUFFIXES = [".csv", ".parquet"]
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
     lambda name: name == name.strip() and "\n" not in name and "\r" not in name

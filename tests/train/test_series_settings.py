@@ -28,13 +28,13 @@ from .series_runs import tiny_cde, tiny_latent, write_long
 
 def test_defaults_depend_on_the_data() -> None:
     spirals = LatentOdeConfig().resolved()
-    assert (spirals.latent, spirals.field, spirals.decoder) == (8, "semilinear", "linear")
+    assert (spirals.latent, spirals.field, spirals.decoder) == (4, "semilinear", "linear")
     assert (spirals.encoder, spirals.encoder_hidden, spirals.kl_warmup) == ("rnn", 25, 0)
     assert (spirals.iterations, spirals.batch_size, spirals.lr) == (1500, 100, 1e-2)
     assert (spirals.clip, spirals.tol, spirals.hide, spirals.bin) == (1.0, 1e-4, 0.0, 0.0)
     assert spirals.out == Path("runs/latent-ode-spirals-latent-ode-0")
     physionet = LatentOdeConfig(data="physionet", path=Path("x"), model="gru-d").resolved()
-    assert (physionet.bin, physionet.outliers, physionet.keep) == (1.0, "clip", "last")
+    assert (physionet.bin, physionet.outliers, physionet.keep) == (2.0, "clip", "last")
     assert physionet.title == "gru-d on physionet"
     assert LatentOdeConfig(data="physionet", path=Path("x"), bin=0.0).resolved().bin == 0.0
     assert spirals.resolved() == spirals
@@ -107,7 +107,9 @@ def test_a_space_goes_through_a_checkpoint() -> None:
         24.0,
         (torch.tensor([50.0, 30.0]).double(), torch.tensor([150.0, 44.0]).double()),
     )
-    space = SeriesSpace(("p", "t"), scaling, 2, 0.5, align=True, until=2.0, rates=(3.0, 4.0))
+    space = SeriesSpace(
+        ("p", "t"), scaling, 2, 0.5, align=True, until=2.0, rates=(3.0, 4.0), gap=0.2, complete=True
+    )
     again = SeriesSpace.from_dict(json.loads(json.dumps(space.to_dict())))
     assert again.to_dict() == space.to_dict()
     values = torch.tensor([[120.0, 38.0], [1e6, -1e6]])

@@ -32,10 +32,10 @@ ModelName = Literal["latent-ode", "ode-rnn", "rnn", "rnn-dt", "gru-d"]
 # By data. What stands here is what was measured to do well.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "spirals": {
-        "latent": 8,
+        "latent": 4,
         "hidden": 20,
         "encoder_hidden": 25,
-        "std": 0.1,
+        "std": 0.3,
         "speed": 1.0,
         "iterations": 1500,
         "batch_size": 100,
@@ -61,17 +61,17 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "physionet": {
         "latent": 16,
-        "hidden": 40,
-        "encoder_hidden": 64,
-        "std": 1.0,
+        "hidden": 48,
+        "encoder_hidden": 32,
+        "std": 0.7,
         "speed": 1.0,
-        "iterations": 3000,
-        "batch_size": 100,
+        "iterations": 600,
+        "batch_size": 64,
         "lr": 5e-3,
         "eval_every": 100,
         "hide": 0.2,
         "label_weight": 1.0,
-        "kl_warmup": 500,
+        "kl_warmup": 250,
     },
     "stays": {
         "latent": 8,
@@ -136,7 +136,7 @@ class LatentOdeSettings(FitSettings, SeriesSettings):
     """What reads the series for a latent-ode, backwards: rnn (a GRU that sees the times between
     rows), ode-rnn or gru-d."""
     latent: int | None = None
-    """Size of the latent state. Default: 8; 4 for events, 16 for physionet."""
+    """Size of the latent state. Default: 8; 4 for spirals and events, 16 for physionet."""
     field: Literal["semilinear", "mlp"] = "semilinear"
     """semilinear: a linear field and a bounded nonlinear part, which goes on beyond the data as it
     did within; mlp: a perceptron with one hidden layer, the paper's."""
@@ -146,14 +146,14 @@ class LatentOdeSettings(FitSettings, SeriesSettings):
     """Size of the hidden state of what reads the series. Default: by the data."""
     speed: float | None = None
     """About the frequencies, in radians per unit of the model's time, from which a semilinear field
-    learns; see --span. Default: 0.35 for spirals, 1 otherwise."""
+    learns; see --span. Default: 1."""
     decoder: Literal["linear", "mlp"] = "linear"
     """From the latent state to the values."""
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"
     """Of the values; bernoulli where they are 0 or 1."""
     std: float | None = None
     """Standard deviation of Gaussian noise, at first if it is learnt; of standardised values.
-    Default: 0.3 for spirals, 0.5 for stays and files, 1 for physionet."""
+    Default: 0.3 for spirals, 0.7 for physionet, 0.5 otherwise."""
     learn_std: bool = True
     """Learn the noise of each feature."""
     events: bool = False
@@ -161,7 +161,7 @@ class LatentOdeSettings(FitSettings, SeriesSettings):
     state. With --data events in any case, where there is nothing else. Series of a file whose
     outcomes have no `until` count as watched to the latest time of all."""
     kl_warmup: int | None = None
-    """Iterations over which the divergence from the prior is faded in. Default: 0 for spirals, 500
+    """Iterations over which the divergence from the prior is faded in. Default: 0 for spirals, 250
     for physionet, 200 otherwise."""
     samples: int = 1
     """Samples of the latent state for each series and iteration."""

@@ -117,7 +117,7 @@ def build_model(config: LatentOdeConfig, space: SeriesSpace) -> SeriesModel:
     if name == "latent-ode":
         # What encodes sees the times; only the forecaster called rnn does not.
         name = "rnn-dt" if config.encoder == "rnn" else config.encoder
-    recurrence = make_recurrence(name, space.width, config.encoder_hidden)
+    recurrence = make_recurrence(name, space, config.encoder_hidden)
     if config.model != "latent-ode":
         assert likelihood is not None
         head = _head(config, space, recurrence.hidden)

@@ -20,7 +20,7 @@ _PATHS: dict[str, PathName] = {
 def build_classifier(config: NeuralCdeConfig, space: SeriesSpace) -> NeuralCDE | SeriesClassifier:
     """Build the classifier that resolved settings describe, for series of a space."""
     if config.model != "neural-cde":
-        recurrence = make_recurrence(config.model, space.width, config.hidden)
+        recurrence = make_recurrence(config.model, space, config.hidden)
         return SeriesClassifier(recurrence, space.classes)
     channels = 1 + space.width * (1 + config.counts)
     return NeuralCDE(

@@ -28,7 +28,7 @@ PHYSIONET = "physionet"
 # Points of a spiral that may be observed.
 SPIRAL_POINTS = 100
 
-_BINS = {PHYSIONET: 1.0}
+_BINS = {PHYSIONET: 2.0}
 _OUTLIERS = {PHYSIONET: "clip"}
 _SPANS = {"spirals": 6.28, "events": 4.0}
 
@@ -58,7 +58,7 @@ class SeriesSettings:
     """Of events: what the intensities are, each of them moved in time and scaled."""
     bin: float | None = None
     """Round times to multiples of this, in the data's unit, and take the mean of what meets there;
-    series then share their times, and have fewer rows. 0: leave them. Default: 1 (hour) for
+    series then share their times, and have fewer rows. 0: leave them. Default: 2 (hours) for
     physionet, 0 otherwise."""
     outliers: Literal["clip", "keep"] | None = None
     """clip: values of files beyond the quantiles 0.001 and 0.999 of the training data are set to

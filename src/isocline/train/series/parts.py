@@ -141,4 +141,13 @@ def space_of(
         align=config.align,
         until=until,
         rates=tuple(rates.tolist()),
+        gap=_usual_gap(train),
+        complete=bool(torch.cat(train.mask).all()),
     )
+
+
+def _usual_gap(series: SeriesSet) -> float:
+    """The median time between rows that differ in time; 1 where no two do."""
+    gaps = torch.cat([time.diff() for time in series.times])
+    gaps = gaps[gaps > 0]
+    return float(gaps.median()) if len(gaps) else 1.0

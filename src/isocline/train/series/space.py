@@ -28,6 +28,8 @@ class SeriesSpace:
             model's unit.
         rates: Mean rate of the observed values of each feature in the model's unit of time (of the
             rows, where there are no features): where intensities start.
+        gap: Usual time between rows, in the model's unit.
+        complete: Whether every row has all features.
     """
 
     features: tuple[str, ...]
@@ -37,6 +39,8 @@ class SeriesSpace:
     align: bool = False
     until: float = 1.0
     rates: tuple[float, ...] = ()
+    gap: float = 1.0
+    complete: bool = False
 
     @property
     def width(self) -> int:
@@ -70,6 +74,8 @@ class SeriesSpace:
             "align": self.align,
             "until": self.until,
             "rates": list(self.rates),
+            "gap": self.gap,
+            "complete": self.complete,
         }
 
     @staticmethod
@@ -85,7 +91,7 @@ class SeriesSpace:
             values["time_scale"],
             None if limits is None else (tensor(limits[0]), tensor(limits[1])),
         )
-        names = ("classes", "bin", "align", "until")
+        names = ("classes", "bin", "align", "until", "gap", "complete")
         return SeriesSpace(
             tuple(values["features"]),
             scaling,
