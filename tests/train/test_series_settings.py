@@ -38,6 +38,9 @@ def test_defaults_depend_on_the_data() -> None:
     assert physionet.title == "gru-d on physionet"
     assert LatentOdeConfig(data="physionet", path=Path("x"), bin=0.0).resolved().bin == 0.0
     assert spirals.resolved() == spirals
+    events = LatentOdeConfig(data="events").resolved()
+    assert (events.field, events.intensity, events.span) == ("mlp-time", "bumps", 4.0)
+    assert events.counts_events
     cde = NeuralCdeConfig(row_steps=0).resolved()
     assert (cde.solver, cde.span, NeuralCdeConfig().resolved().solver) == ("tsit5", 1.0, "bosh3")
     assert set(_DEFAULTS) == {*GENERATED, "physionet", "file"}

@@ -107,7 +107,7 @@ def test_a_killed_classifier_goes_on_bit_for_bit(tmp_path: Path) -> None:
         {"data": "stays", "events": True, "hide": 0.0, "label_weight": 0.0},
         {"data": "signals", "head_width": 4},
         {"precision": "bf16-mixed", "adjoint": "backsolve", "progress": True},
-        {"data": "events", "intensity": "bumps", "span": 2.0},
+        {"data": "events", "intensity": "decaying", "span": 2.0, "field": "semilinear"},
     ],
 )
 def test_models_and_data(tmp_path: Path, settings: dict[str, object]) -> None:

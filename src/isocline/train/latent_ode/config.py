@@ -52,7 +52,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "std": 1.0,
         "speed": 1.0,
         "iterations": 1500,
-        "batch_size": 100,
+        "batch_size": 50,
         "lr": 5e-3,
         "eval_every": 100,
         "hide": 0.0,
@@ -137,9 +137,10 @@ class LatentOdeSettings(FitSettings, SeriesSettings):
     rows), ode-rnn or gru-d."""
     latent: int | None = None
     """Size of the latent state. Default: 8; 4 for spirals and events, 16 for physionet."""
-    field: Literal["semilinear", "mlp"] = "semilinear"
+    field: Literal["semilinear", "mlp", "mlp-time"] | None = None
     """semilinear: a linear field and a bounded nonlinear part, which goes on beyond the data as it
-    did within; mlp: a perceptron with one hidden layer, the paper's."""
+    did within; mlp: a perceptron with one hidden layer, the paper's; mlp-time: one with two, which
+    sees the time. Default: mlp-time for events, semilinear otherwise."""
     hidden: int | None = None
     """Width of the hidden layers of field, decoder and intensity. Default: by the data."""
     encoder_hidden: int | None = None
@@ -208,6 +209,7 @@ class LatentOdeConfig(RunConfig, LatentOdeSettings):
         return {
             **_DEFAULTS[kind],
             **series_defaults(self.data),
+            "field": "mlp-time" if kind == "events" else "semilinear",
             "out": Path("runs") / f"latent-ode-{subject_of(self.data)}-{self.model}-{self.seed}",
         }
 

@@ -145,6 +145,8 @@ def _latent_ode(
     field: nn.Module
     if config.field == "semilinear":
         field = SemilinearField(latent, hidden, speed=config.speed)
+    elif config.field == "mlp-time":
+        field = MLPField(latent, hidden)
     else:
         field = MLPField(latent, hidden, depth=1, activation="elu", time=False)
     decoder: nn.Module | None = None

@@ -54,7 +54,7 @@ class SeriesSettings:
     """Points that are kept of the 100 of each spiral, at random. Default: 100."""
     noise: float = 0.1
     """Standard deviation of the noise on spirals."""
-    intensity: Literal["daily", "bumps", "decaying"] = "daily"
+    intensity: Literal["bumps", "daily", "decaying"] = "bumps"
     """Of events: what the intensities are, each of them moved in time and scaled."""
     bin: float | None = None
     """Round times to multiples of this, in the data's unit, and take the mean of what meets there;
