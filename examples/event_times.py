@@ -26,7 +26,7 @@ from torch import Tensor
 from isocline import nn
 from isocline.data import Bumps, Intensity, IrregularBatch, event_series, moved_intensities
 
-ITERATIONS = 1500
+ITERATIONS = 600
 BATCH = 50
 TRAIN, TEST = 300, 200
 LATENT = 4
@@ -72,10 +72,10 @@ def train(name: str, seed: int) -> tuple[nn.LatentODE, Result]:
 
     def loss() -> Tensor:
         batch = series.batch(torch.randint(len(series), (BATCH,)))
-        return -model.elbo(batch).value(nn.kl_annealing(next(progress), 200)).mean()
+        return -model.elbo(batch).value(nn.kl_annealing(next(progress), 100)).mean()
 
     began = time.process_time()
-    for _ in fit(model, loss, ITERATIONS, 5e-3, f"{name}, seed {seed}"):
+    for _ in fit(model, loss, ITERATIONS, 1e-2, f"{name}, seed {seed}"):
         pass
     seconds = time.process_time() - began
     return model, {"seconds": seconds, "nfe": model.nfe_forward, **judge(model, true, held_out)}
