@@ -38,7 +38,8 @@ SKEWED = (
     *("ALP", "ALT", "AST", "Bilirubin", "BUN", "Creatinine", "Glucose", "K", "Lactate", "Mg"),
     *("PaCO2", "PaO2", "Platelets", "TroponinI", "TroponinT", "Urine", "WBC"),
 )
-EPOCHS, BATCH, DAY_HALF = 12, 64, 12.0
+BATCH, DAY_HALF = 64, 12.0
+EPOCHS = {"mortality": 12, "interpolation": 24}
 MODELS = ("latent ODE", "ODE-RNN", "GRU-D")
 HOURS = {"latent ODE": 2.0, "ODE-RNN": 2.0, "GRU-D": 1.0}
 RATES = {"latent ODE": 5e-3, "ODE-RNN": 5e-3, "GRU-D": 3e-3}
@@ -159,18 +160,19 @@ def fit(
     stays: SeriesSet,
     loss: Callable[[Tensor, float], Tensor],
     rate: float,
+    epochs: int,
     title: str,
 ) -> float:
-    """Adam with weight decay for `EPOCHS` epochs; returns its seconds of CPU."""
+    """Adam with weight decay; returns its seconds of CPU."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 1e-3},
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    steps = EPOCHS * -(-len(stays) // BATCH)
+    steps = epochs * -(-len(stays) // BATCH)
     optimizer = torch.optim.AdamW(groups, lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     began = time.process_time()
-    for epoch in track(range(EPOCHS), title):
+    for epoch in track(range(epochs), title):
         for index in batches(stays):
             optimizer.zero_grad()
             loss(index, nn.kl_annealing(epoch, 5)).backward()
@@ -191,7 +193,8 @@ def mortality(stays: SeriesSet, name: str, seed: int) -> tuple[torch.nn.Module, 
         died = parts.train.labels[index].float()
         return model.loss(parts.train.batch(index), died, kl_weight)
 
-    seconds = fit(model, parts.train, loss, RATES[name], f"mortality: {name}, split {seed}")
+    title = f"mortality: {name}, split {seed}"
+    seconds = fit(model, parts.train, loss, RATES[name], EPOCHS["mortality"], title)
     model.eval()
     with torch.no_grad():
         logits = model(parts.test.batch())
@@ -247,7 +250,7 @@ def interpolation(stays: SeriesSet, name: str, seed: int) -> tuple[torch.nn.Modu
     parts = split(stays, seed, 1.0)
     own = torch.tensor([feature not in (*DESCRIPTORS, "MechVent") for feature in stays.features])
     if name == "latent ODE":
-        model: torch.nn.Module = latent_ode(stays.width, 64, 24)
+        model: torch.nn.Module = latent_ode(stays.width, 64, 32)
     else:
         noise = nn.Gaussian(stays.width, std=0.7, learn=True)
         model = nn.RecurrentForecaster(recurrence(name, stays.width, 64), noise)
@@ -260,7 +263,8 @@ def interpolation(stays: SeriesSet, name: str, seed: int) -> tuple[torch.nn.Modu
             return -model.elbo(given, target).value(0.3 * kl_weight).sum() / target.mask.sum()
         return -model.log_likelihood(given, asked).sum() / asked.mask.sum()
 
-    seconds = fit(model, parts.train, loss, 5e-3, f"interpolation: {name}, split {seed}")
+    title = f"interpolation: {name}, split {seed}"
+    seconds = fit(model, parts.train, loss, 5e-3, EPOCHS["interpolation"], title)
     model.eval()
     torch.manual_seed(seed)
     with torch.no_grad():

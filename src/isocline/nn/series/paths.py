@@ -97,15 +97,14 @@ class LatentPaths(SolvingModule):
         early = union.times < t0
         for grid, backward in ((union.times[early], True), (union.times[~early], False)):
             if len(grid):
-                rising = grid.flip(0) if backward else grid
-                # Here is the place of per-sample stepping, where each series has a clock of its
-                # own.
+                onward = grid.flip(0) if backward else grid
+                # The place of per-sample stepping, where each series has a clock of its own.
                 solution = self._solve(
                     self.dynamics,
                     start,
                     t0,
-                    float(rising[-1]),
-                    save=SaveAt(ts=rising),
+                    float(onward[-1]),
+                    save=SaveAt(ts=onward),
                     continued=True,
                 )
                 parts.append(tuple(y.flip(0) if backward else y for y in solution.ys))
