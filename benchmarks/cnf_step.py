@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import torch
 import torchdiffeq
-from timing import interleaved, publish
+from timing import publish
 from torch import Tensor, nn
+from training_step import TrainingStep, compare
 
 import isocline as ic
 from isocline.nn import (
@@ -64,7 +65,7 @@ CASES = (
 )  # fmt: skip
 
 
-class Loss:
+class Loss(TrainingStep):
     """The negative log-likelihood of one batch by either library, with the noise held fixed."""
 
     def __init__(self, case: Case) -> None:
@@ -80,7 +81,7 @@ class Loss:
         )  # fmt: skip
         self.x = torch.randn(case.batch, case.features)
         self.noise = self.flow.divergence.noise(self.x)
-        self.evaluations = 0
+        super().__init__(self.flow)
         self.dynamics = Dynamics(field, self.flow.divergence)
 
     def _field(self, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -112,26 +113,6 @@ class Loss:
         z, log_det = (state[-1] for state in states)
         return -(self.flow.base_distribution().log_prob(z) + log_det).mean()
 
-    def gradient(self, loss: Callable[[], Tensor]) -> Tensor:
-        """Of the loss in all parameters, as one vector."""
-        found = torch.autograd.grad(loss(), list(self.flow.parameters()))
-        return torch.cat([part.flatten() for part in found])
-
-    def step(self, loss: Callable[[], Tensor]) -> Callable[[], object]:
-        """Loss and backward."""
-
-        def run() -> None:
-            self.flow.zero_grad()
-            loss().backward()
-
-        return run
-
-    def count(self, run: Callable[[], object]) -> int:
-        """Evaluations of one step, forward and backward."""
-        self.evaluations = 0
-        run()
-        return self.evaluations
-
 
 def report(case: Case, rounds: int) -> str:
     """One flow as Markdown."""
@@ -144,29 +125,9 @@ def report(case: Case, rounds: int) -> str:
         "torchdiffeq odeint": lambda: loss.theirs(adjoint=False),
         "torchdiffeq odeint_adjoint": lambda: loss.theirs(adjoint=True),
     }
-    exact = loss.gradient(losses["isocline Direct"])
-    runs = {name: loss.step(one) for name, one in losses.items()}
-    timings = interleaved(runs, rounds, warm_up=1)
-    lines = [
-        f"## {case.name[0].upper()}{case.name[1:]}, batch {case.batch}",
-        "",
-        (
-            "| | ms, median | evaluations | faster than `odeint` | than `odeint_adjoint` "
-            "| gradient off by |"
-        ),
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, one in losses.items():
-        timing = timings[name]
-        off = float((loss.gradient(one) - exact).norm() / exact.norm())
-        ratios = [
-            timing.ratio(timings[f"torchdiffeq {other}"]) for other in ("odeint", "odeint_adjoint")
-        ]
-        lines.append(
-            f"| {name} | {timing.median:.1f} | {loss.count(runs[name])} | {ratios[0]:.2f} | "
-            f"{ratios[1]:.2f} | {off:.0e} |"
-        )
-    return "\n".join([*lines, ""])
+    title = f"## {case.name[0].upper()}{case.name[1:]}, batch {case.batch}"
+    table = compare(loss, losses, "isocline Direct", rounds)
+    return "\n".join([title, "", *table, ""])
 
 
 def page(rounds: int) -> str:

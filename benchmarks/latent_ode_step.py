@@ -17,6 +17,7 @@ import torch
 import torchdiffeq
 from timing import interleaved, publish
 from torch import Tensor
+from training_step import TrainingStep, compare
 
 import isocline as ic
 from isocline.data.spirals import spirals
@@ -42,7 +43,7 @@ class Case:
 CASES = (Case(1e-5, 100), Case(1e-5, 30), Case(1.5e-8, 100))
 
 
-class Loss:
+class Loss(TrainingStep):
     """The negative ELBO of one batch by either library, with the noise held fixed."""
 
     def __init__(self, case: Case) -> None:
@@ -54,7 +55,7 @@ class Loss:
         self._train_a_little()
         self.batch = _batch(case.observed, 1)
         self.noise = torch.randn(BATCH, 1, self.model.latent)
-        self.evaluations = 0
+        super().__init__(self.model)
         self.model.field.register_forward_hook(self._count)
 
     def _count(self, *_: object) -> None:
@@ -91,26 +92,6 @@ class Loss:
         log_prob = model.likelihood.log_prob(model.decoder(z), batch.values, batch.mask)
         return -(log_prob.sum(1) - kl_from_prior(posterior)).mean()
 
-    def gradient(self, loss: Callable[[], Tensor]) -> Tensor:
-        """Of the loss in all parameters, as one vector."""
-        found = torch.autograd.grad(loss(), list(self.model.parameters()))
-        return torch.cat([part.flatten() for part in found])
-
-    def step(self, loss: Callable[[], Tensor]) -> Callable[[], object]:
-        """Loss and backward."""
-
-        def run() -> None:
-            self.model.zero_grad()
-            loss().backward()
-
-        return run
-
-    def count(self, run: Callable[[], object]) -> int:
-        """Evaluations of one step, forward and backward."""
-        self.evaluations = 0
-        run()
-        return self.evaluations
-
 
 def _batch(observed: int, seed: int) -> IrregularBatch:
     return spirals(BATCH, seed=seed).series(observed).batch()
@@ -126,33 +107,12 @@ def report(case: Case, rounds: int) -> str:
         "torchdiffeq odeint": lambda: loss.theirs(adjoint=False),
         "torchdiffeq odeint_adjoint": lambda: loss.theirs(adjoint=True),
     }
-    exact = loss.gradient(losses["isocline Direct"])
-    runs = {name: loss.step(one) for name, one in losses.items()}
     # The encoder, the decoder and the likelihood alone: what no solver can save.
     around = interleaved({"around": loss.step(lambda: _without_solve(loss))}, rounds, warm_up=1)
-    timings = interleaved(runs, rounds, warm_up=1)
-    lines = [
-        f"## {case.observed} of 100 points a series, tolerance {case.tolerance:g}",
-        "",
-        f"Of each step, encoder, decoder and likelihood take {around['around'].median:.1f} ms.",
-        "",
-        (
-            "| | ms, median | evaluations | faster than `odeint` | than `odeint_adjoint` "
-            "| gradient off by |"
-        ),
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, one in losses.items():
-        timing = timings[name]
-        off = float((loss.gradient(one) - exact).norm() / exact.norm())
-        ratios = [
-            timing.ratio(timings[f"torchdiffeq {other}"]) for other in ("odeint", "odeint_adjoint")
-        ]
-        lines.append(
-            f"| {name} | {timing.median:.1f} | {loss.count(runs[name])} | {ratios[0]:.2f} | "
-            f"{ratios[1]:.2f} | {off:.0e} |"
-        )
-    return "\n".join([*lines, ""])
+    table = compare(loss, losses, "isocline Direct", rounds)
+    title = f"## {case.observed} of 100 points a series, tolerance {case.tolerance:g}"
+    rest = f"Encoder, decoder and likelihood alone take {around['around'].median:.1f} ms of it."
+    return "\n".join([title, "", rest, "", *table, ""])
 
 
 def _without_solve(loss: Loss) -> Tensor:

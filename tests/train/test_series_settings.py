@@ -43,7 +43,7 @@ def test_defaults_depend_on_the_data() -> None:
     assert events.counts_events
     cde = NeuralCdeConfig(row_steps=0).resolved()
     assert (cde.solver, cde.span, NeuralCdeConfig().resolved().solver) == ("tsit5", 1.0, "bosh3")
-    assert set(_DEFAULTS) == {*GENERATED, "physionet", "file"}
+    assert set(_DEFAULTS) == {*GENERATED, "physionet"}
 
 
 @pytest.mark.parametrize(

@@ -101,20 +101,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "label_weight": 1.0,
         "kl_warmup": 200,
     },
-    "file": {
-        "latent": 8,
-        "hidden": 32,
-        "encoder_hidden": 40,
-        "std": 0.5,
-        "speed": 1.0,
-        "iterations": 1500,
-        "batch_size": 100,
-        "lr": 5e-3,
-        "eval_every": 100,
-        "hide": 0.2,
-        "label_weight": 1.0,
-        "kl_warmup": 200,
-    },
 }
 
 
@@ -207,7 +193,8 @@ class LatentOdeConfig(RunConfig, LatentOdeSettings):
         """Defaults by data."""
         kind = kind_of_data(self.data)
         return {
-            **_DEFAULTS[kind],
+            # Files are taken to be like the simulated stays until the user knows better.
+            **_DEFAULTS.get(kind, _DEFAULTS["stays"]),
             **series_defaults(self.data),
             "field": "mlp-time" if kind == "events" else "semilinear",
             "out": Path("runs") / f"latent-ode-{subject_of(self.data)}-{self.model}-{self.seed}",

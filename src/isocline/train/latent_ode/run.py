@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import lightning as L
 
-from ...data import Reading
 from ..checkpoint import load_weights
 from ..errors import ConfigError
-from ..files import write_json
 from ..history import Rows
-from ..report import write_report
-from ..run import first_process, train
+from ..run import train
 from ..rundir import RunDirectory
 from ..series.batches import Ask, SeriesData, ask, everything, hide, window
 from ..series.parts import Source
-from ..series.scores import seconds_per_iteration
 from ..series.sources import make_source
+from ..series.task import Announce, SeriesResult, SeriesTask, costs
 from ..trainer import Watched
 from .config import LatentOdeConfig
 from .measure import EventScores, Mean, Scores, event_scores, score, truth_errors
@@ -34,13 +30,10 @@ TEST = 20
 
 
 @dataclass(frozen=True)
-class LatentOdeResult:
+class LatentOdeResult(SeriesResult):
     """What a run came to, on test series that nothing chose.
 
     Attributes:
-        path: The run's folder.
-        model: Which model.
-        series: Numbers of series to train, validate and test.
         test_elbo: Mean over the series of the evidence lower bound, in nats, of values in the units
             of the model; of a forecaster, the log-likelihood.
         standard_error: Of it.
@@ -56,19 +49,8 @@ class LatentOdeResult:
         auc: Area under the ROC curve of the classifier; ``None`` without one.
         accuracy: Share of series whose class it found.
         confusion: Rows: true class; columns: class found.
-        validation: The best loss in validation.
-        parameters: Number of parameters.
-        nfe_forward: Mean evaluations per forward pass in the last epoch; 0 without a solve.
-        nfe_backward: Mean evaluations per backward pass in the last epoch.
-        nfe_test: Mean evaluations in a pass over test series.
-        seconds_per_iteration: Median over the epochs, without the measurements between.
-        seconds_training: Sum over all iterations.
-        iterations: Iterations trained.
     """
 
-    path: str
-    model: str
-    series: tuple[int, int, int]
     test_elbo: float
     standard_error: float
     test_kl: float
@@ -81,14 +63,6 @@ class LatentOdeResult:
     auc: float | None
     accuracy: float | None
     confusion: list[list[int]] | None
-    validation: float
-    parameters: int
-    nfe_forward: float
-    nfe_backward: float
-    nfe_test: float
-    seconds_per_iteration: float
-    seconds_training: float
-    iterations: int
 
     def summary(self) -> dict[str, str]:
         """Names and values for people."""
@@ -116,20 +90,13 @@ class LatentOdeResult:
             rows["test AUC"] = f"{self.auc:.4f}"
         if self.accuracy is not None:
             rows["test accuracy"] = f"{100 * self.accuracy:.2f} %"
-        rows["best loss in validation"] = f"{self.validation:.4f}"
-        rows["parameters"] = f"{self.parameters:,}"
-        if self.nfe_forward:
-            rows["NFE forward / backward"] = f"{self.nfe_forward:.1f} / {self.nfe_backward:.1f}"
-            rows["NFE on test series"] = f"{self.nfe_test:.1f}"
-        rows["time per iteration"] = f"{1e3 * self.seconds_per_iteration:.2f} ms"
-        rows["iterations, training time"] = f"{self.iterations:,}, {self.seconds_training:.1f} s"
-        return rows
+        return rows | self.costs()
 
 
 def train_latent_ode(
     config: LatentOdeConfig,
     *callbacks: L.Callback,
-    announce: Callable[[Reading], None] | None = None,
+    announce: Announce | None = None,
 ) -> LatentOdeResult | None:
     """Fit a model of time series, or go on: `run.train` with a `LatentOdeTask`.
 
@@ -141,7 +108,7 @@ def train_latent_ode(
     return train(config, partial(LatentOdeTask, announce=announce), *callbacks)
 
 
-class LatentOdeTask:
+class LatentOdeTask(SeriesTask[LatentOdeConfig]):
     """A model of time series, as a task of the driver.
 
     Args:
@@ -152,13 +119,9 @@ class LatentOdeTask:
         DataError: If the data cannot be read or learnt from.
     """
 
-    def __init__(
-        self, config: LatentOdeConfig, announce: Callable[[Reading], None] | None = None
-    ) -> None:
-        self.config = config
-        self.source = make_source(config, config.seed, binary=config.likelihood == "bernoulli")
-        if announce is not None and self.source.reading is not None and first_process():
-            announce(self.source.reading)
+    def __init__(self, config: LatentOdeConfig, announce: Announce | None = None) -> None:
+        source = make_source(config, config.seed, binary=config.likelihood == "bernoulli")
+        super().__init__(config, source, announce)
         if not self.source.space.width and not config.counts_events:
             raise ConfigError(
                 f"--data {config.data} has times alone, without values; give --events to model them"
@@ -167,11 +130,6 @@ class LatentOdeTask:
         build_model(config, self.source.space)
         training, self.asked = _questions(config, self.source)
         self.data = SeriesData(config, config.seed, self.source, training, self.asked)
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of the whole run."""
-        return self.data.epochs
 
     @property
     def watched(self) -> Watched:
@@ -194,10 +152,7 @@ class LatentOdeTask:
         pictures = {}
         if config.pictures:
             pictures = draw_pictures(run, config, module.model.cpu(), source, batch, rows)
-        write_json(run.result_file, asdict(result))
-        data = {} if source.reading is None else source.reading.summary()
-        tables = {"Data": data, "Errors": _by_feature(result)}
-        write_report(run, config, result.summary(), pictures, tables)
+        self.write(run, result, result.summary(), pictures, {"Errors": _by_feature(result)})
         return result
 
     def _result(self, run: RunDirectory, rows: Rows, scores: Scores) -> LatentOdeResult:
@@ -211,13 +166,7 @@ class LatentOdeTask:
         if source.test.intensities:
             events = event_scores(model, source.test, space)
         return LatentOdeResult(
-            path=str(run.path),
-            model=self.config.model,
-            series=(
-                len(source.train.series),
-                len(source.validation.series),
-                len(source.test.series),
-            ),
+            **costs(run, self.config.model, source, model, rows, scores.nfe),
             test_elbo=scores.elbo.value,
             standard_error=scores.elbo.error,
             test_kl=scores.kl,
@@ -230,14 +179,6 @@ class LatentOdeTask:
             auc=None if classes is None else classes.auc,
             accuracy=None if classes is None else classes.accuracy,
             confusion=None if classes is None else classes.confusion,
-            validation=min(row["validation_loss"] for row in rows),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            nfe_forward=rows[-1].get("nfe_forward", 0.0),
-            nfe_backward=rows[-1].get("nfe_backward", 0.0),
-            nfe_test=scores.nfe,
-            seconds_per_iteration=seconds_per_iteration(rows),
-            seconds_training=sum(row["training_seconds"] for row in rows),
-            iterations=int(rows[-1]["step"]),
         )
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import lightning as L
 from torch import Tensor
 
-from ...data import Reading
 from ...plots import plot_classification, plot_progress, save_figure
 from ..checkpoint import load_weights
 from ..errors import ConfigError
-from ..files import write_json
 from ..history import Rows
-from ..report import write_report
-from ..run import first_process, train
+from ..run import train
 from ..rundir import RunDirectory
 from ..series.batches import SeriesData, ask, everything
-from ..series.scores import class_scores, seconds_per_iteration
+from ..series.scores import class_scores
 from ..series.sources import make_source
+from ..series.task import Announce, SeriesResult, SeriesTask, costs
 from ..trainer import Watched
 from .config import NeuralCdeConfig
 from .model import build_classifier
@@ -33,44 +30,22 @@ TEST = 20
 
 
 @dataclass(frozen=True)
-class NeuralCdeResult:
+class NeuralCdeResult(SeriesResult):
     """What a run came to, on test series that nothing chose.
 
     Attributes:
-        path: The run's folder.
-        model: Which model.
-        series: Numbers of series to train, validate and test.
         classes: Number of classes.
         accuracy: Share of test series whose class it found.
         auc: Area under the ROC curve; of several classes, the mean of one against the rest.
         cross_entropy: In nats per series.
         confusion: Rows: true class; columns: class found.
-        validation: The best cross entropy in validation.
-        parameters: Number of parameters.
-        nfe_forward: Mean evaluations per forward pass in the last epoch; 0 without a solve.
-        nfe_backward: Mean evaluations per backward pass in the last epoch.
-        nfe_test: Mean evaluations in a pass over test series.
-        seconds_per_iteration: Median over the epochs, without the measurements between.
-        seconds_training: Sum over all iterations.
-        iterations: Iterations trained.
     """
 
-    path: str
-    model: str
-    series: tuple[int, int, int]
     classes: int
     accuracy: float
     auc: float | None
     cross_entropy: float
     confusion: list[list[int]]
-    validation: float
-    parameters: int
-    nfe_forward: float
-    nfe_backward: float
-    nfe_test: float
-    seconds_per_iteration: float
-    seconds_training: float
-    iterations: int
 
     def summary(self) -> dict[str, str]:
         """Names and values for people."""
@@ -84,20 +59,13 @@ class NeuralCdeResult:
         if self.classes <= 6:
             counts = "; ".join(" ".join(map(str, row)) for row in self.confusion)
             rows["confusion, a row for each class"] = counts
-        rows["best loss in validation"] = f"{self.validation:.4f}"
-        rows["parameters"] = f"{self.parameters:,}"
-        if self.nfe_forward:
-            rows["NFE forward / backward"] = f"{self.nfe_forward:.1f} / {self.nfe_backward:.1f}"
-            rows["NFE on test series"] = f"{self.nfe_test:.1f}"
-        rows["time per iteration"] = f"{1e3 * self.seconds_per_iteration:.2f} ms"
-        rows["iterations, training time"] = f"{self.iterations:,}, {self.seconds_training:.1f} s"
-        return rows
+        return rows | self.costs()
 
 
 def train_neural_cde(
     config: NeuralCdeConfig,
     *callbacks: L.Callback,
-    announce: Callable[[Reading], None] | None = None,
+    announce: Announce | None = None,
 ) -> NeuralCdeResult | None:
     """Fit a classifier of time series, or go on: `run.train` with a `NeuralCdeTask`.
 
@@ -109,7 +77,7 @@ def train_neural_cde(
     return train(config, partial(NeuralCdeTask, announce=announce), *callbacks)
 
 
-class NeuralCdeTask:
+class NeuralCdeTask(SeriesTask[NeuralCdeConfig]):
     """A classifier of time series, as a task of the driver.
 
     Args:
@@ -121,13 +89,8 @@ class NeuralCdeTask:
         ConfigError: If there are no classes to tell apart.
     """
 
-    def __init__(
-        self, config: NeuralCdeConfig, announce: Callable[[Reading], None] | None = None
-    ) -> None:
-        self.config = config
-        self.source = make_source(config, config.seed, config.dropped)
-        if announce is not None and self.source.reading is not None and first_process():
-            announce(self.source.reading)
+    def __init__(self, config: NeuralCdeConfig, announce: Announce | None = None) -> None:
+        super().__init__(config, make_source(config, config.seed, config.dropped), announce)
         if self.source.space.classes < 2:
             raise ConfigError(
                 f"--data {config.data} has {self.source.space.classes or 'no'} class(es), but a "
@@ -136,11 +99,6 @@ class NeuralCdeTask:
         # What the model refuses is an error before a folder is made.
         build_classifier(config, self.source.space)
         self.data = SeriesData(config, config.seed, self.source, everything, everything)
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of the whole run."""
-        return self.data.epochs
 
     @property
     def watched(self) -> Watched:
@@ -163,9 +121,7 @@ class NeuralCdeTask:
         pictures = {}
         if self.config.pictures:
             pictures = _draw(run, self.config, rows, logits, batch.labels)
-        write_json(run.result_file, asdict(result))
-        data = {} if self.source.reading is None else self.source.reading.summary()
-        write_report(run, self.config, result.summary(), pictures, {"Data": data})
+        self.write(run, result, result.summary(), pictures)
         return result
 
     def _result(
@@ -173,22 +129,12 @@ class NeuralCdeTask:
     ) -> NeuralCdeResult:
         scores = class_scores(logits, labels)
         return NeuralCdeResult(
-            path=str(run.path),
-            model=self.config.model,
-            series=self.source.sizes,
+            **costs(run, self.config.model, self.source, self.module.model, rows, nfe),
             classes=self.source.space.classes,
             accuracy=scores.accuracy,
             auc=scores.auc,
             cross_entropy=scores.cross_entropy,
             confusion=scores.confusion,
-            validation=min(row["validation_loss"] for row in rows),
-            parameters=sum(parameter.numel() for parameter in self.module.model.parameters()),
-            nfe_forward=rows[-1].get("nfe_forward", 0.0),
-            nfe_backward=rows[-1].get("nfe_backward", 0.0),
-            nfe_test=nfe,
-            seconds_per_iteration=seconds_per_iteration(rows),
-            seconds_training=sum(row["training_seconds"] for row in rows),
-            iterations=int(rows[-1]["step"]),
         )
 
 
