@@ -43,8 +43,12 @@ def intensities(name: str, seed: int) -> tuple[list[Intensity], list[Intensity]]
     return every[:TRAIN], every[TRAIN:]
 
 
-def make_model() -> nn.LatentODE:
-    """A GRU over the events, four latent dimensions, a field that sees the time."""
+def make_model(rate: float = 1.0) -> nn.LatentODE:
+    """A GRU over the events, four latent dimensions, a field that sees the time.
+
+    Args:
+        rate: the mean rate of the events, about which intensities begin.
+    """
     return nn.LatentODE(
         nn.RecurrentEncoder(nn.RNN(0, 32), LATENT),
         nn.MLPField(LATENT, hidden=32, depth=2),
@@ -53,7 +57,8 @@ def make_model() -> nn.LatentODE:
         events=nn.PoissonProcess(
             torch.nn.Sequential(
                 torch.nn.Linear(LATENT, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1)
-            )
+            ),
+            scale=rate,
         ),
         rtol=1e-4,
         atol=1e-4,
@@ -67,7 +72,7 @@ def train(name: str, seed: int) -> tuple[nn.LatentODE, Result]:
     known, true = intensities(name, seed)
     series = event_series(known, seed=2 * seed)
     held_out = event_series(true, seed=2 * seed + 1)
-    model = make_model()
+    model = make_model(series.lengths.double().mean().item() / BURSTS.end)
     progress = iter(range(ITERATIONS))
 
     def loss() -> Tensor:

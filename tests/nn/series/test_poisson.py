@@ -93,6 +93,23 @@ def test_extreme_rates_have_finite_logarithms_and_slopes(dtype: torch.dtype) -> 
     assert logits.grad.tolist() == [1.0, 1.0, 1.0, 1.0, 0.0]
 
 
+def test_the_scale_is_the_rate_where_the_network_says_0() -> None:
+    process = PoissonProcess(nn.Identity(), 2, scale=torch.tensor([3.0, 0.5]))
+    z = torch.zeros(1, 1, 2)
+    torch.testing.assert_close(process.rate(z), torch.tensor([[[3.0, 0.5]]]))
+    found = process.log_likelihood(z, torch.tensor([[[True, True]]]), torch.zeros(1, 2))
+    assert float(found) == pytest.approx(math.log(3.0 * 0.5))
+    again = PoissonProcess(nn.Identity(), 2)
+    again.load_state_dict(process.state_dict())
+    assert torch.equal(again.rate(z), process.rate(z))
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, torch.ones(3)])
+def test_a_scale_that_is_no_rate_is_refused(scale: float | torch.Tensor) -> None:
+    with pytest.raises(InputError, match="scale"):
+        PoissonProcess(nn.Identity(), 2, scale=scale)
+
+
 def test_events_that_did_not_happen_do_not_count() -> None:
     process = PoissonProcess(nn.Identity(), 2)
     z = torch.tensor([[[1.0, -800.0], [500.0, 2.0]]], requires_grad=True)

@@ -24,18 +24,29 @@ class PoissonProcess(nn.Module):
     et al. 2018, section 5). The integral is one more component of the solve that gives z.
 
     Args:
-        intensity: Network from the latent state, ``(..., latent)``, to the logarithm of the rate,
-            ``(..., kinds)``. A burst is a few units of it: of the rate itself it would be a long
-            way for an optimiser's small steps.
+        intensity: Network from the latent state, ``(..., latent)``, to the logarithm of the rate in
+            units of `scale`, ``(..., kinds)``. A burst is a few units of it: of the rate itself it
+            would be a long way for an optimiser's small steps.
         kinds: Kinds of events. With one, every row of a batch is an event. With as many as there
             are features, each observed value is an event of its feature's kind: what is measured
             when tells something too (Rubanova et al. 2019, section 3.4).
+        scale: A usual rate, for all kinds or ``(kinds,)``: the rate where the network says 0.
+
+    Raises:
+        InputError: If there is no kind, or a usual rate is not positive and finite.
     """
 
-    def __init__(self, intensity: nn.Module, kinds: int = 1) -> None:
+    def __init__(
+        self, intensity: nn.Module, kinds: int = 1, *, scale: float | Tensor = 1.0
+    ) -> None:
         super().__init__()
         if kinds < 1:
             raise InputError("kinds", str(kinds), "at least 1")
+        log_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).log()
+        if log_scale.shape not in ((), (kinds,)) or not bool(log_scale.isfinite().all()):
+            raise InputError("scale", str(scale), f"positive, a number or of shape ({kinds},)")
+        self.log_scale: Tensor
+        self.register_buffer("log_scale", log_scale.expand(kinds).clone())
         self.intensity = intensity
         self.kinds = kinds
 
@@ -85,7 +96,7 @@ class PoissonProcess(nn.Module):
         return self._log_rate(z).masked_fill(~events, 0.0).sum((1, -1)) - integral.sum(-1)
 
     def _log_rate(self, z: Tensor) -> Tensor:
-        log_rate: Tensor = self.intensity(z)
+        log_rate: Tensor = self.intensity(z) + self.log_scale
         return log_rate.clamp(max=_HIGHEST)
 
 

@@ -169,16 +169,12 @@ def _latent_ode(
 
 
 def _events(config: LatentOdeConfig, space: SeriesSpace) -> PoissonProcess:
-    """Event times whose intensities begin at the mean rates of the data."""
+    """Event times whose intensities begin about the mean rates of the data."""
     assert config.latent is not None
     assert config.hidden is not None
-    network = _perceptron(config.latent, config.hidden, len(space.rates))
-    last = network[-1]
-    assert isinstance(last, nn.Linear)
-    rates = torch.tensor(space.rates, dtype=torch.float64).clamp(min=1e-3)
-    with torch.no_grad():
-        last.bias.copy_(rates.log())
-    return PoissonProcess(network, len(space.rates))
+    rates = torch.tensor(space.rates).clamp(min=1e-3)
+    network = _perceptron(config.latent, config.hidden, len(rates))
+    return PoissonProcess(network, len(rates), scale=rates)
 
 
 def _likelihood(config: LatentOdeConfig, space: SeriesSpace) -> Likelihood | None:
