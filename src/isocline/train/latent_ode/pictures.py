@@ -23,6 +23,7 @@ from ..history import Rows
 from ..rundir import RunDirectory
 from ..seeding import generator
 from ..series.batches import SeriesBatch
+from ..series.config import classes_of, unit_of
 from ..series.parts import Source
 from ..series.solves import evaluating
 from .config import LatentOdeConfig
@@ -77,7 +78,8 @@ def draw_pictures(
             means = model.summary(batch.observed[:MEANS])
             labels = None if batch.labels is None else batch.labels[:MEANS]
             figures["latent space"] = (
-                "latent.png", plot_latent_space(means, labels, title=config.title),
+                "latent.png",
+                plot_latent_space(means, labels, classes_of(config.data), config.title),
             )  # fmt: skip
             if source.space.width:
                 figures["latent traversal"] = (
@@ -85,7 +87,9 @@ def draw_pictures(
                 )  # fmt: skip
         logits = model.logits(batch.observed)
         if logits is not None and batch.labels is not None:
-            figure = plot_classification(logits.softmax(-1), batch.labels, title=config.title)
+            figure = plot_classification(
+                logits.softmax(-1), batch.labels, classes_of(config.data), config.title
+            )
             figures["classes"] = ("classes.png", figure)
     for name, figure in figures.values():
         save_figure(figure, run.path / name)
@@ -108,7 +112,14 @@ def _series(
                 "series.png", plot_plane_series(panels, split, config.title),
             )
         }  # fmt: skip
-    figure = plot_series(panels, source.space.features, split, title=config.title)
+    figure = plot_series(
+        panels,
+        source.space.features,
+        split,
+        band=f"{100 * LEVEL:.0f} % interval",
+        xlabel=unit_of(config.data),
+        title=config.title,
+    )
     return {"series and predictions": ("series.png", figure)}
 
 
@@ -160,7 +171,10 @@ def _intensity(
     if part.intensities:
         own_times = scaling.restore_times(times)
         known = torch.stack([own.rate(own_times) for own in part.intensities[: len(few)]])
-    return plot_intensity(scaling.restore_times(times), rates, events, known, title=config.title)
+    moments = scaling.restore_times(times)
+    return plot_intensity(
+        moments, rates, events, known, xlabel=unit_of(config.data), title=config.title
+    )
 
 
 def _traversal(config: LatentOdeConfig, core: LatentODE, source: Source, means: Tensor) -> Figure:
@@ -186,5 +200,11 @@ def _traversal(config: LatentOdeConfig, core: LatentODE, source: Source, means: 
     moments = source.space.scaling.restore_times(times)
     label = source.space.features[feature]
     return plot_series_traversal(
-        paths[..., feature], moments, OFFSETS, names, label, title=config.title
+        paths[..., feature],
+        moments,
+        OFFSETS,
+        names,
+        label,
+        xlabel=unit_of(config.data),
+        title=config.title,
     )

@@ -15,6 +15,7 @@ from ..history import Rows
 from ..run import train
 from ..rundir import RunDirectory
 from ..series.batches import SeriesData, ask, everything
+from ..series.config import classes_of
 from ..series.scores import class_scores
 from ..series.sources import make_source
 from ..series.task import Announce, SeriesResult, SeriesTask, costs
@@ -148,7 +149,8 @@ def _draw(
             "training.png", plot_progress(rows, curves, "cross entropy (nats)", title=config.title),
         ),
         "classes": (
-            "classes.png", plot_classification(logits.softmax(-1), labels, title=config.title),
+            "classes.png",
+            plot_classification(logits.softmax(-1), labels, classes_of(config.data), config.title),
         ),
     }  # fmt: skip
     for name, figure in figures.values():

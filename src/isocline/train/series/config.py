@@ -16,9 +16,11 @@ __all__ = [
     "SeriesSettings",
     "check_fit",
     "check_series",
+    "classes_of",
     "kind_of_data",
     "series_defaults",
     "subject_of",
+    "unit_of",
 ]
 
 # Drawn from the seed.
@@ -103,6 +105,18 @@ class FitSettings:
 def kind_of_data(data: str) -> str:
     """One of `GENERATED`, ``physionet``, or ``file`` for a path."""
     return data if data in (*GENERATED, PHYSIONET) else "file"
+
+
+def unit_of(data: str) -> str:
+    """What times are, for the axes of figures."""
+    return "hours" if kind_of_data(data) in (PHYSIONET, "stays") else "time"
+
+
+def classes_of(data: str) -> tuple[str, ...]:
+    """What labels from 0 on mean, for figures; nothing where that is not known."""
+    if kind_of_data(data) in (PHYSIONET, "stays"):
+        return ("lived", "died")
+    return ("counter-clockwise", "clockwise") if data == "spirals" else ()
 
 
 def subject_of(data: str) -> str:
