@@ -209,7 +209,8 @@ def draw(target: Callable[[str, int], Path], file: Path) -> None:
             axis.set_xticks([])
             axis.set_yticks([])
         row[0].set_ylabel(ENTRANTS[name].title)
-    axes[0, 3].legend(fontsize=7, loc="upper right")
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(file, dpi=110)
 
 
