@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ...adjoints import Adjoint
-from ...controllers import Constant, Controller
+from ...controllers import Constant
 from ...errors import InputError
 from ...irregular import IrregularBatch, Union, union_of
 from ...problem import SaveAt
 from ...solvers import Solver
-from ...state import State
 from ...validate import check_solver
 from ..solving import SolvingModule, as_state
 from .cde_field import CDEField
@@ -63,9 +62,9 @@ class NeuralCDE(SolvingModule):
         row_steps: Steps for each piece between rows, at least 1; ``None`` for steps by tolerance.
         solver: Name of a solver, or a solver; ``None`` for "bosh3" with `row_steps` and "tsit5"
             without. With `row_steps`, one that needs no derivative at the end of a step.
-        rtol, atol, dt0, controller, norm: As for `ODEBlock`, for steps by tolerance; lengths are
-            fractions of the span.
-        adjoint, max_steps: As for `ODEBlock`.
+        rtol, atol: As for `ODEBlock`, for steps by tolerance; lengths are fractions of the span.
+        adjoint: As for `ODEBlock`.
+        **settings: Further settings of `SolvingModule`; those of step sizes for steps by tolerance.
 
     Shape:
         answer: ``(batch, outputs)``.
@@ -90,20 +89,14 @@ class NeuralCDE(SolvingModule):
         rtol: float = 1e-4,
         atol: float = 1e-5,
         adjoint: Adjoint | None = None,
-        dt0: float | None = None,
-        controller: Controller | None = None,
-        norm: str | Callable[[State], Tensor] | None = None,
-        max_steps: int = 16**4,
+        **settings: Any,
     ) -> None:
         super().__init__(
             solver=("tsit5" if row_steps is None else "bosh3") if solver is None else solver,
             rtol=rtol,
             atol=atol,
             adjoint=adjoint,
-            dt0=dt0,
-            controller=controller,
-            norm=norm,
-            max_steps=max_steps,
+            **settings,
         )
         for name, size in (("hidden", hidden), ("outputs", outputs)):
             if size < 1:
