@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ...data import POTENTIALS
 from ...nn import CNF
 from ..errors import TrainingError
-from ..schedule import learning_rate_factor
+from ..schedule import scheduled
 from ..seeding import seed_global
 from .config import CnfConfig
 from .flow import build_flow
@@ -118,17 +118,8 @@ class CnfModule(L.LightningModule):
         optimizer = torch.optim.AdamW(
             self.flow.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
-        total, schedule = config.iterations, config.schedule
-        assert total is not None
-
-        def factor(step: int) -> float:
-            return learning_rate_factor(step, total, schedule)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        assert config.iterations is not None
+        return scheduled(optimizer, config.iterations, config.schedule)
 
     def _log(self, name: str, value: Tensor | float) -> None:
         # Of each iteration: the means of the epoch are taken by `History`, which can be resumed.

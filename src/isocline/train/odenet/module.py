@@ -13,7 +13,7 @@ from torch import Tensor
 from ...nn import ImageClassifier
 from ..adjoint import make_adjoint
 from ..errors import TrainingError
-from ..schedule import learning_rate_factor
+from ..schedule import scheduled
 from .config import OdenetConfig
 
 __all__ = ["OdenetModule", "build_model"]
@@ -91,16 +91,7 @@ class OdenetModule(L.LightningModule):
         config = self.config
         assert config.schedule is not None
         optimizer = self._make_optimizer()
-        total, schedule = self.total_steps, config.schedule
-
-        def factor(step: int) -> float:
-            return learning_rate_factor(step, total, schedule)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return scheduled(optimizer, self.total_steps, config.schedule)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config = self.config

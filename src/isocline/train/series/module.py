@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..schedule import learning_rate_factor
+from ..schedule import scheduled
 from .config import FitSettings
 from .solves import evaluations
 
@@ -48,17 +48,8 @@ class SeriesModule(L.LightningModule):
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.fit.lr, weight_decay=self.fit.weight_decay
         )
-        total, schedule = self.fit.iterations, self.fit.schedule
-        assert total is not None
-
-        def factor(step: int) -> float:
-            return learning_rate_factor(step, total, schedule)
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        assert self.fit.iterations is not None
+        return scheduled(optimizer, self.fit.iterations, self.fit.schedule)
 
     def _check(self, loss: Tensor) -> Tensor:
         """The loss, which must be finite."""
