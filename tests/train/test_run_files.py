@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from isocline.atomic import atomic_path
 from isocline.train import ConfigError, OdenetConfig
 from isocline.train.checkpoint import AtomicCheckpointIO, read_checkpoint
-from isocline.train.files import atomic_path, write_text
+from isocline.train.files import write_text
 from isocline.train.history import Columns, read_metrics, write_metrics
 from isocline.train.report import write_evaluation, write_report
 from isocline.train.rundir import RunDirectory

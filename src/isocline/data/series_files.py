@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..atomic import atomic_path
 from .errors import DataError
 from .long_outcomes import find_outcomes, is_outcomes, read_outcomes
 from .long_rows import Rules, assemble, nothing_left
@@ -189,7 +188,7 @@ def _check_writable(series: SeriesSet, path: Path) -> None:
 
 
 def _write(columns: dict[str, list[Any]], path: Path) -> None:
-    with _whole(path) as temporary:
+    with atomic_path(path) as temporary:
         if path.suffix.lower() == ".csv":
             with temporary.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
@@ -204,17 +203,3 @@ def _write(columns: dict[str, list[Any]], path: Path) -> None:
             raise DataError(
                 f"{path}: Parquet needs pyarrow; install `isocline[parquet]`, or write .csv"
             ) from error
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which takes its place once the body is done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

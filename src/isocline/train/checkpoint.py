@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from ..atomic import atomic_path
 from .errors import ConfigError
-from .files import atomic_path
 from .rundir import RunDirectory
 
 __all__ = [

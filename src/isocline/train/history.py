@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 import lightning as L
 import torch
 
-from .files import atomic_path
+from ..atomic import atomic_path
 
-__all__ = ["Columns", "History", "read_metrics", "write_metrics"]
+__all__ = ["Columns", "History", "read_metrics", "seconds_per_iteration", "write_metrics"]
 
 Rows = list[dict[str, float]]
 
@@ -151,3 +152,13 @@ def read_metrics(path: Path) -> Rows:
             {name: float(value) for name, value in row.items() if value}
             for row in csv.DictReader(file)
         ]
+
+
+def seconds_per_iteration(rows: Rows) -> float:
+    """Median over the epochs of the time of an iteration, without the measurements between."""
+    ends = [row["step"] for row in rows]
+    starts = [0.0, *ends[:-1]]
+    return statistics.median(
+        row["training_seconds"] / (end - start)
+        for row, start, end in zip(rows, starts, ends, strict=True)
+    )

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...atomic import atomic_path
 from ...data import check_width, read_points
 from ...plots import grid_points, plot_density, save_figure
 from ..errors import ConfigError
-from ..files import atomic_path
 from .config import CnfConfig, DensityConfig
 from .measure import Mean, mean_of
 from .pictures import density_on_grid

@@ -10,7 +10,7 @@ import lightning as L
 
 from ..checkpoint import load_weights
 from ..files import write_json
-from ..history import Rows
+from ..history import Rows, seconds_per_iteration
 from ..report import write_report
 from ..run import train
 from ..rundir import RunDirectory
@@ -182,16 +182,7 @@ class CnfTask:
             nfe_forward=rows[-1].get("nfe_forward", 0.0),
             nfe_backward=rows[-1].get("nfe_backward", 0.0),
             nfe_test=statistics.fmean(evaluations),
-            seconds_per_iteration=_seconds_per_iteration(rows),
+            seconds_per_iteration=seconds_per_iteration(rows),
             seconds_training=sum(row["training_seconds"] for row in rows),
             iterations=int(rows[-1]["step"]),
         )
-
-
-def _seconds_per_iteration(rows: Rows) -> float:
-    ends = [row["step"] for row in rows]
-    starts = [0.0, *ends[:-1]]
-    return statistics.median(
-        row["training_seconds"] / (end - start)
-        for row, start, end in zip(rows, starts, ends, strict=True)
-    )

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from ...atomic import atomic_path
 from ..errors import ConfigError
-from ..files import atomic_path
 from ..seeding import seed_global
 from .config import FILES, SampleConfig
 from .trained import load_flow

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ...atomic import atomic_path
 from ...data import ImageSet
 from ...nn import ImageClassifier
 from ...plots import plot_figure3, save_figure
@@ -16,7 +17,6 @@ from ..adjoint import make_adjoint
 from ..checkpoint import load_weights
 from ..config import check_at_least_one, check_solver
 from ..errors import ConfigError
-from ..files import atomic_path
 from ..history import read_metrics
 from ..report import markdown_table, write_evaluation
 from ..rundir import RunDirectory

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from ...atomic import atomic_path
 from ...data import DataError, Reading, SeriesSet
 from ..errors import ConfigError
-from ..files import atomic_path
 from .config import PredictConfig, parse_times
 from .trained import Forecast, TrainedSeries, load_series_model
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from ..history import Rows
-
-__all__ = ["ClassScores", "Errors", "class_scores", "seconds_per_iteration"]
+__all__ = ["ClassScores", "Errors", "class_scores"]
 
 
 @dataclass
@@ -81,14 +78,4 @@ def class_scores(logits: Tensor, labels: Tensor) -> ClassScores:
         auc=auc,
         cross_entropy=float(torch.nn.functional.cross_entropy(logits, labels)),
         confusion=confusion.view(classes, classes).tolist(),
-    )
-
-
-def seconds_per_iteration(rows: Rows) -> float:
-    """Median over the epochs of the time of an iteration, without the measurements between."""
-    ends = [row["step"] for row in rows]
-    starts = [0.0, *ends[:-1]]
-    return statistics.median(
-        row["training_seconds"] / (end - start)
-        for row, start, end in zip(rows, starts, ends, strict=True)
     )

@@ -11,13 +11,12 @@ from torch import nn
 from ...data import Reading
 from ..config import RunConfig
 from ..files import write_json
-from ..history import Rows
+from ..history import Rows, seconds_per_iteration
 from ..report import write_report
 from ..run import first_process
 from ..rundir import RunDirectory
 from .batches import SeriesData
 from .parts import Source
-from .scores import seconds_per_iteration
 
 __all__ = ["Announce", "SeriesResult", "SeriesTask", "costs"]
 
