@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from .config import RunConfig
 from .files import write_text
 from .rundir import RunDirectory
 
-__all__ = ["markdown_table", "write_evaluation", "write_report"]
+__all__ = ["Mean", "markdown_table", "write_evaluation", "write_report"]
 
 _EVALUATION = "## Evaluation"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over samples, and its standard error (NaN for a single one), in nats.
+
+    Attributes:
+        value: The mean.
+        error: Its standard error.
+        digits: How many decimals people are shown.
+    """
+
+    value: float
+    error: float
+    digits: int = 4
+
+    def __str__(self) -> str:
+        numbers = [self.value] if math.isnan(self.error) else [self.value, self.error]
+        return " ± ".join(f"{number:.{self.digits}f}" for number in numbers) + " nats"
 
 
 def write_report(

@@ -12,8 +12,9 @@ from ...atomic import atomic_path
 from ...data import check_width, read_points
 from ...plots import grid_points, plot_density, save_figure
 from ..errors import ConfigError
+from ..report import Mean
 from .config import CnfConfig, DensityConfig
-from .measure import Mean, mean_of
+from .measure import mean_of
 from .pictures import density_on_grid
 from .sample import write_table
 from .trained import TrainedFlow, load_flow

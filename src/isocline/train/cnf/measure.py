@@ -5,32 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...nn import CNF
+from ..report import Mean
 from ..seeding import seed_global
 from .objectives import Objective
 
-__all__ = ["EVALUATION_BATCH", "Mean", "evaluating", "mean_of", "score"]
+__all__ = ["EVALUATION_BATCH", "evaluating", "mean_of", "score"]
 
 # Points in a solve without a graph.
 EVALUATION_BATCH = 2000
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over points, and its standard error (NaN for a single one), in nats."""
-
-    value: float
-    error: float
-
-    def __str__(self) -> str:
-        if math.isnan(self.error):
-            return f"{self.value:.4f} nats"
-        return f"{self.value:.4f} ± {self.error:.4f} nats"
 
 
 @contextmanager

@@ -11,13 +11,13 @@ import lightning as L
 from ..checkpoint import load_weights
 from ..files import write_json
 from ..history import Rows, seconds_per_iteration
-from ..report import write_report
+from ..report import Mean, write_report
 from ..run import train
 from ..rundir import RunDirectory
 from ..trainer import Watched
 from .config import CnfConfig
 from .data import CnfData
-from .measure import Mean, mean_of, score
+from .measure import mean_of, score
 from .module import CnfModule, weights_prefix
 from .objectives import WATCHED
 from .pictures import draw_pictures

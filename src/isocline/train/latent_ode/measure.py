@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...nn import LatentODE
+from ..report import Mean
 from ..seeding import seed_global
 from ..series.batches import SeriesBatch
 from ..series.module import EVALUATION_BATCH
@@ -18,7 +19,7 @@ from ..series.solves import evaluating, evaluations
 from ..series.space import SeriesSpace
 from .model import SeriesModel
 
-__all__ = ["AHEAD", "EventScores", "Mean", "Scores", "event_scores", "score", "truth_errors"]
+__all__ = ["AHEAD", "EventScores", "Scores", "event_scores", "score", "truth_errors"]
 
 # Samples of the latent state behind the evidence lower bound of held-out series.
 SAMPLES = 5
@@ -26,19 +27,6 @@ SAMPLES = 5
 AHEAD = (10, 25, 50, 100)
 # Times at which intensities are compared.
 GRID = 200
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over series, and its standard error (NaN for a single one), in nats."""
-
-    value: float
-    error: float
-
-    def __str__(self) -> str:
-        if math.isnan(self.error):
-            return f"{self.value:.3f} nats"
-        return f"{self.value:.3f} ± {self.error:.3f} nats"
 
 
 @dataclass(frozen=True)
@@ -98,7 +86,7 @@ def score(model: SeriesModel, batch: SeriesBatch, *seeds: int) -> Scores:
     if said is not None and batch.labels is not None:
         classes = class_scores(said, batch.labels)
     return Scores(
-        elbo=Mean(float(each.mean()), spread / math.sqrt(len(each))),
+        elbo=Mean(float(each.mean()), spread / math.sqrt(len(each)), digits=3),
         kl=kl / len(each),
         per_value=float(each.sum()) / max(values, 1.0),
         errors=errors,

@@ -10,6 +10,7 @@ import lightning as L
 from ..checkpoint import load_weights
 from ..errors import ConfigError
 from ..history import Rows
+from ..report import Mean
 from ..run import train
 from ..rundir import RunDirectory
 from ..series.batches import Ask, SeriesData, ask, everything, hide, window
@@ -18,7 +19,7 @@ from ..series.sources import make_source
 from ..series.task import Announce, SeriesResult, SeriesTask, costs
 from ..trainer import Watched
 from .config import LatentOdeConfig
-from .measure import EventScores, Mean, Scores, event_scores, score, truth_errors
+from .measure import EventScores, Scores, event_scores, score, truth_errors
 from .model import build_model
 from .module import LatentOdeModule, watched
 from .pictures import draw_pictures
@@ -68,7 +69,7 @@ class LatentOdeResult(SeriesResult):
         """Names and values for people."""
         latent = self.model == "latent-ode"
         name = "ELBO" if latent else "log-likelihood"
-        bound = str(Mean(self.test_elbo, self.standard_error))
+        bound = str(Mean(self.test_elbo, self.standard_error, digits=3))
         rows = {
             "series: training, validation, test": ", ".join(f"{n:,}" for n in self.series),
             f"test {name} per series": f"{bound} (KL {self.test_kl:.2f})" if latent else bound,
