@@ -27,25 +27,34 @@ def swung(t: Any, y0: Any = (1.0, 0.0), t0: float = 0.0) -> Tensor:
     return torch.stack([c * start[0] + s * start[1], c * start[1] - s * start[0]], -1)
 
 
+PHASES = torch.arange(5, dtype=torch.float64) * (2 * math.pi / 5)
+
+
 def knotted(t: Tensor, y: Tensor) -> Tensor:
-    """Four equations, coupled, nonlinear and non-autonomous, with solution `unknotted`."""
-    y1, y2, y3, y4 = y.unbind(-1)
-    cos = torch.cos(t)
+    """Four equations, coupled, nonlinear and non-autonomous, with solution `unknotted`.
+
+    Five samples at different phases, shape (5, 4): the error of one, at one time, may happen to
+    vanish. It separates: the rates of the first half of the state depend on the second half alone, and
+    the other way round, as methods that preserve structure ask for.
+    """
+    q1, q2, p1, p2 = y.unbind(-1)
+    sin, cos = torch.sin(t + PHASES), torch.cos(t + PHASES)
     return torch.stack(
         [
-            cos * y1**2 * torch.exp(-y3),
-            -y4 * y2**2,
-            y4 * y2 * (2 + y3),
-            -torch.sin(t) * y1 * torch.exp(-y3),
-        ]
+            p1 * p2 * torch.exp(-sin),
+            p1 * p2,
+            cos * q2**2 * torch.exp(-q1),
+            -sin * q2 * torch.exp(-q1),
+        ],
+        -1,
     )
 
 
 def unknotted(t: Any) -> Tensor:
-    """The exact solution of `knotted`, at time(s) t: shape (*t.shape, 4)."""
-    t = torch.as_tensor(t, dtype=torch.float64)
-    s, c = t.sin(), t.cos()
-    return torch.stack([s.exp(), 1 / (2 + s), s, c], -1)
+    """The exact solution of `knotted`, at time(s) t: shape (*t.shape, 5, 4)."""
+    angle = torch.as_tensor(t, dtype=torch.float64)[..., None] + PHASES
+    s, c = angle.sin(), angle.cos()
+    return torch.stack([s, s.exp(), s.exp(), c], -1)
 
 
 def fixed(method: type, dt0: float, **options: Any) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 import isocline as ic
+from isocline.state import Packing
 
 from ..known import ADAPTIVE, Logged, swing, swung
 
 EVERY = pytest.mark.parametrize("method", ADAPTIVE, ids=lambda method: method.__name__)
-Method = type[ic.solvers.ExplicitRungeKutta]
+Method = type[ic.Solver]
 GRID = torch.linspace(0, 10, 101, dtype=torch.float64)
 
 
@@ -95,12 +96,14 @@ def test_errors_are_weighed_by_the_larger_end_of_the_step(method: Method) -> Non
         swing, y0, 0.2, 9, solver=method(), rtol=rtol, atol=atol, dt0=h, max_steps=1,
         controller=controller, throw=False,
     )  # fmt: skip
-    stepper = method().bind(swing, y0, torch.float64)
+    stepper = method().bind(swing, Packing.of(y0))
     step = stepper.step(0.2, 0.2 + h, y0, None)
     scale = atol + rtol * torch.maximum(y0.abs(), step.y1.abs())
     norms = [(error / scale).square().mean().sqrt() for error in step.errors]
-    expected = norms[0] if len(norms) == 1 else stepper.combine_errors(*norms)
-    assert controller.log[0][1] == pytest.approx(expected.item(), rel=1e-9)
+    if stepper.combine is not None:
+        norms = [stepper.combine(*norms)]
+    expected = step.judge([norm.item() for norm in norms])
+    assert controller.log[0][1] == pytest.approx(expected, rel=1e-9)
 
 
 @EVERY

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ..capture import Guard, capture, operations_so_far
-from ..controllers.norms import Norm
+from ..controllers.norms import Norm, joined
 from ..errors import GradientError, InputError
 from ..integrate import Outcome, integrate
 from ..problem import PackedField, Plan, Problem, SaveAt, autocast_off
@@ -288,8 +288,8 @@ def _adjoint_norm(norm: Norm, size: int, seminorm: bool) -> Norm:
         if not seminorm and errors[0].numel() > 2 * size:
             rest = [e[2 * size :] for e in errors]
             sizes = [torch.linalg.vector_norm(e) / e.numel() ** 0.5 for e in rest]
-            norms.append(sizes[0] if combine is None else combine(*sizes))
-        return torch.stack(norms).amax()
+            norms.append(joined(sizes, combine))
+        return torch.stack(norms).amax(0)
 
     return extended
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -22,10 +22,11 @@ from ..errors import GradientError
 from ..integrate import Outcome
 from ..problem import Plan, Problem, TimeTensors
 from ..solution import Statistics
-from ..solvers.base import DensePiece
+from ..solvers.base import DensePiece, Memory, Step
 
 __all__ = [
     "Adjoint",
+    "Cotangent",
     "Inputs",
     "ParameterGradients",
     "Trajectory",
@@ -58,6 +59,35 @@ class Adjoint(Protocol):
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Solve, remember what the gradient needs, and count backward work into `stats`."""
+
+
+class Cotangent(NamedTuple):
+    """The gradient of a loss with respect to where a step starts, or to where it ends.
+
+    Attributes:
+        y: of the state, shape (N,).
+        slope: of the slope in the memory; None where the next step did not use it.
+        carried: of the tensors that the memory carries; nothing at the end of the solve.
+    """
+
+    y: Tensor
+    slope: Tensor | None = None
+    carried: tuple[Tensor | None, ...] = ()
+
+    def pair(self, step: Step) -> tuple[list[Tensor], list[Tensor]]:
+        """The tensors at the end of `step` that have a cotangent, and those."""
+        outputs, cotangents = self.pair_memory(step.memory)
+        return [step.y1, *outputs], [self.y, *cotangents]
+
+    def pair_memory(self, memory: Memory) -> tuple[list[Tensor], list[Tensor]]:
+        """The same for a memory alone."""
+        carried = zip(memory.carried, self.carried, strict=True) if self.carried else ()
+        found = [
+            (output, cotangent)
+            for output, cotangent in [(memory.slope, self.slope), *carried]
+            if output is not None and cotangent is not None
+        ]
+        return [output for output, _ in found], [cotangent for _, cotangent in found]
 
 
 class ParameterGradients:

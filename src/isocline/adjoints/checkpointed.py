@@ -45,7 +45,7 @@ class Checkpointed:
     graph_budget: int = 64 * 2**20
 
     def __post_init__(self) -> None:
-        Checkpoints(self.slots)  # says what is wrong with `slots`
+        Checkpoints[Any](self.slots)  # says what is wrong with `slots`
         budget: Any = self.graph_budget
         if not isinstance(budget, int) or budget < 0:
             given = repr(budget)
@@ -61,9 +61,10 @@ class Checkpointed:
         replay = Replay(problem, plan, self.slots, keep, stats)
         rows, starts, slopes = _Replayed.apply(replay, inputs, *every)  # type: ignore[no-untyped-call]
         clock = Clock(problem, plan.ts, problem.times)
+        parts = zip(starts, slopes.split(replay.lengths), replay.weights, strict=True)
         pieces = tuple(
-            DensePiece(clock.time(taken.t), clock.time(taken.t_next), y, k, replay.weights)
-            for taken, y, k in zip(replay.steps, starts, slopes, strict=False)
+            DensePiece(clock.time(taken.t), clock.time(taken.t_next), y, k, weights)
+            for taken, (y, k, weights) in zip(replay.steps, parts, strict=False)
         )
         return Trajectory(replay.outcome, rows, pieces)
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import comb
-
-from torch import Tensor
+from typing import Generic, TypeVar
 
 from ..errors import InputError
 
 __all__ = ["Checkpoints", "backwards", "split"]
 
 
-class Checkpoints:
+S = TypeVar("S")
+"""Where a step starts from: a state, with all that goes with it."""
+
+
+class Checkpoints(Generic[S]):
     """States kept during a forward pass.
 
     Args:
@@ -31,11 +34,11 @@ class Checkpoints:
             raise InputError("slots", repr(slots), "a positive number of states, or None for all")
         self.slots = slots
         self.indices: list[int] = []
-        self.states: list[Tensor] = []
+        self.states: list[S] = []
         self._stride = 1
         self._count = 0
 
-    def offer(self, state: Tensor) -> None:
+    def offer(self, state: S) -> None:
         """The state from which the next step was taken."""
         index, self._count = self._count, self._count + 1
         if index % self._stride:
@@ -52,11 +55,11 @@ class Checkpoints:
 
 def backwards(
     indices: list[int],
-    states: list[Tensor],
+    states: list[S],
     slots: int | None,
     count: int,
-    advance: Callable[[int, Tensor], Tensor],
-) -> Iterator[tuple[int, Tensor]]:
+    advance: Callable[[int, S], S],
+) -> Iterator[tuple[int, S]]:
     """The states 0 ... count-1 in falling order, recomputing those that were not kept.
 
     Args:

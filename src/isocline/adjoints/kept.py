@@ -7,18 +7,18 @@ and the loop, which runs without a graph, knows nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..capture import operations_so_far
-from ..solvers.base import DensePiece, Field, Solver, Step, Stepper, Time
-from .base import pulled_back
+from ..solvers.base import DensePiece, Field, Memory, Solver, Step, Stepper, Time
+from ..state import Packing
+from .base import Cotangent, pulled_back
 
-__all__ = ["KeepingSolver", "KeptStep"]
+__all__ = ["KeepingSolver", "KeptStep", "as_leaves"]
 
 
 @dataclass(slots=True)
@@ -27,13 +27,13 @@ class KeptStep(Step):
 
     Attributes:
         y0: the leaf that stands for the state at the start.
-        memory0: the leaf that stands for the memory, or None where the step had none.
+        memory0: leaves that stand for what was handed to the step.
         graph: the step over those leaves.
         size: number of its operations.
     """
 
     y0: Tensor
-    memory0: Tensor | None
+    memory0: Memory
     graph: Step
     size: int
 
@@ -41,37 +41,41 @@ class KeptStep(Step):
         """The continuous extension, with its part of the graph."""
         with torch.enable_grad():
             piece = self.graph.dense()
-        self.memory = None if self.graph.memory is None else self.graph.memory.detach()
+        self.memory = self.graph.memory.detached()
         return piece
+
+    def judge(self, ratios: Sequence[float]) -> float:
+        """The ratio that the controller is to see."""
+        ratio = self.graph.judge(ratios)
+        self.memory = self.graph.memory.detached()
+        self.retry = self.retry._replace(numbers=self.graph.retry.numbers)
+        return ratio
 
     def pull(
         self,
-        y1: Tensor,
-        memory: Tensor | None,
+        end: Cotangent,
         rows: Sequence[Tensor],
         cotangents: Sequence[Tensor],
         inputs: Sequence[Tensor],
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor | None, ...]]:
-        """Gradients of the start, of the memory it was given, and of `inputs`.
+    ) -> tuple[Cotangent, tuple[Tensor | None, ...]]:
+        """Cotangents of what the step started from, and gradients of `inputs`.
 
         Args:
-            y1: cotangent of the state at the end.
-            memory: cotangent of the memory handed to the next step, if that was kept too.
+            end: cotangents of the state at the end, and of the memory handed to the next step.
             rows, cotangents: other outputs of this step's graph, and their cotangents.
             inputs: other tensors that the step depends on.
         """
-        outputs, weights = [self.graph.y1, *rows], [y1, *cotangents]
-        if memory is not None:
-            outputs.append(self.graph.memory)
-            weights.append(memory)
-        found = pulled_back(outputs, weights, [*self.leaves, *inputs])
-        of_memory = None if self.memory0 is None else found[1]
-        return found[0], of_memory, found[len(self.leaves) :]
+        outputs, weights = end.pair(self.graph)
+        found = pulled_back([*outputs, *rows], [*weights, *cotangents], [*self.leaves, *inputs])
+        y, *memory = found[: len(self.leaves)]
+        slope = None if self.memory0.slope is None else memory.pop(0)
+        return Cotangent(y, slope, tuple(memory)), found[len(self.leaves) :]
 
     @property
     def leaves(self) -> list[Tensor]:
         """Where the step's own graph ends."""
-        return [self.y0] if self.memory0 is None else [self.y0, self.memory0]
+        slope = [] if self.memory0.slope is None else [self.memory0.slope]
+        return [self.y0, *slope, *self.memory0.carried]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +96,19 @@ class KeepingSolver:
         return self.solver.name
 
     @property
+    def reference(self) -> str:
+        """Source of the solver proper."""
+        return self.solver.reference
+
+    @property
     def order(self) -> int:
         """Order of the solution."""
         return self.solver.order
+
+    @property
+    def dense_order(self) -> int:
+        """q, where the interpolant of one step errs by O(h^(q + 1))."""
+        return self.solver.dense_order
 
     @property
     def error_order(self) -> int:
@@ -111,9 +125,9 @@ class KeepingSolver:
         """Evaluations of the field that an accepted step costs."""
         return self.solver.evaluations_per_step
 
-    def bind(self, field: Field, like: Tensor, time_dtype: torch.dtype) -> Stepper:
+    def bind(self, field: Field, packing: Packing) -> Stepper:
         """The solver proper, bound, and wrapped."""
-        return _KeepingStepper(self.solver.bind(field, like, time_dtype), self.limit)
+        return _KeepingStepper(self.solver.bind(field, packing), self.limit)
 
 
 class _KeepingStepper:
@@ -123,39 +137,47 @@ class _KeepingStepper:
         self._tried = 0
         self._start: Tensor | None = None
 
-    def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Any:
+    @property
+    def combine(self) -> Callable[..., Tensor] | None:
+        return self.inner.combine
+
+    def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Memory:
         return self.inner.init(t, y, f0)
 
-    def step(self, t: Time, t_next: Time, y: Tensor, memory: Any) -> Step:
+    def step(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
         if y is not self._start:  # not the retry of a rejected step
             self._start = y
             self._tried += 1
         if self._tried > self.limit:
             return self.inner.step(t, t_next, y, memory)
+        given = memory or Memory()
+        if self._tried == 1:
+            # What the step before handed on becomes a leaf too. The first step's slope is the
+            # field at y0, a function of the other leaf, and so would be one that a rejected try
+            # hands on: these are taken anew.
+            given = given.essential
         with torch.enable_grad():
-            leaf = y.detach().requires_grad_()
-            # Memory from the step before is a leaf too. The first step's is the field at y0, a
-            # function of the other leaf, and so would be a stage handed on by a rejected try:
-            # these are taken anew.
-            known = isinstance(memory, Tensor) and self._tried > 1
-            slope = memory.detach().requires_grad_() if known else None
+            leaf, leaves = y.detach().requires_grad_(), as_leaves(given)
             before = operations_so_far(leaf)
-            graph = self.inner.step(t, t_next, leaf, slope)
+            graph = self.inner.step(t, t_next, leaf, leaves)
             size = operations_so_far(leaf) - before
-
         return KeptStep(
             y1=graph.y1.detach(),
             errors=graph.errors,
-            memory=None if graph.memory is None else graph.memory.detach(),
-            retry=memory if known else None,
+            memory=graph.memory.detached(),
+            retry=given._replace(numbers=graph.retry.numbers),
             y0=leaf,
-            memory0=slope,
+            memory0=leaves,
             graph=graph,
             size=size,
         )
 
-    def advance(self, t: Time, t_next: Time, y: Tensor) -> Step:
-        return self.inner.advance(t, t_next, y)
+    def advance(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
+        return self.inner.advance(t, t_next, y, memory)
 
-    def combine_errors(self, *norms: Tensor) -> Tensor:
-        return self.inner.combine_errors(*norms)
+
+def as_leaves(memory: Memory) -> Memory:
+    """The same memory, each tensor a leaf of its own that requires grad."""
+    slope = None if memory.slope is None else memory.slope.detach().requires_grad_()
+    carried = tuple(tensor.detach().requires_grad_() for tensor in memory.carried)
+    return Memory(slope, carried, memory.numbers)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..capture import Guard, operations_so_far
-from ..integrate import Clock, Outcome, Saver, integrate
+from ..integrate import Clock, Outcome, Saver, Start, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
-from ..solvers.base import Step, Stepper
-from .base import ParameterGradients, pulled_back, stacked, without_hooks
+from ..solvers.base import Memory, Step, Stepper
+from .base import Cotangent, ParameterGradients, pulled_back, stacked, without_hooks
 from .checkpoints import Checkpoints, backwards
-from .kept import KeepingSolver, KeptStep
+from .kept import KeepingSolver, KeptStep, as_leaves
 
 __all__ = ["Replay"]
 
@@ -31,6 +32,13 @@ class Taken(NamedTuple):
     t_next: float
     first_row: int
     last_row: int
+
+
+class Held(NamedTuple):
+    """All that a step needs to be taken again."""
+
+    y: Tensor
+    memory: Memory
 
 
 class Replay:
@@ -53,27 +61,28 @@ class Replay:
         self.plan = plan
         self.keep = keep
         self.stats = stats
-        self.checkpoints = Checkpoints(slots)
+        self.checkpoints = Checkpoints[Held](slots)
         self.steps: list[Taken] = []
         self.kept: list[KeptStep] = []
-        self.weights = torch.empty(0)
+        self.weights: list[Tensor] = []  # of the interpolants, and how many rows each has
+        self.lengths: list[int] = []
         # A clock that hands out tensors where a time records a gradient, so that the same rows
         # come from the same steps forward and backward.
         self._clock = Clock(self.problem, plan.ts, times)
         self._saver = Saver(self.problem, plan, self._clock)
         self._row = len(self._saver.initial_times())
 
-    def accepted(self, t: float, t_next: float, y: Tensor, step: Step, rows: int) -> None:
+    def accepted(self, start: Start, t_next: float, step: Step, rows: int) -> None:
         """Remember an accepted step."""
         if isinstance(step, KeptStep):
             self.kept.append(step)
         else:
-            self.checkpoints.offer(y)
-        self.steps.append(Taken(t, t_next, self._row, self._row + rows))
+            self.checkpoints.offer(Held(start.y, start.memory.essential))
+        self.steps.append(Taken(start.t, t_next, self._row, self._row + rows))
         self._row += rows
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Integrate; rows (T, N), and for dense output starts (S, N) and slopes (S, stages, N)."""
+        """Integrate; rows (T, N); for dense output starts (S, N) and all pieces' rows (R, N)."""
         plan = replace(self.plan, solver=KeepingSolver(self.plan.solver, self.keep))
         self.outcome: Outcome = integrate(self.problem, plan, clock=self._clock, recorder=self)
         rows, pieces = stacked(self.outcome.rows, self.problem.y0), self.outcome.pieces
@@ -82,9 +91,10 @@ class Replay:
         if not pieces:
             empty = self.problem.y0.new_empty(0)
             return rows, empty, empty.clone()
-        self.weights = pieces[0].weights
+        self.weights = [piece.weights for piece in pieces]
+        self.lengths = list(map(len, self.weights))
         starts = torch.stack([piece.y for piece in pieces])
-        return rows, starts, torch.stack([piece.slopes for piece in pieces])
+        return rows, starts, torch.cat([piece.slopes for piece in pieces])
 
     def backward(
         self, captured: Sequence[Tensor], cotangents: tuple[Tensor, ...]
@@ -107,58 +117,79 @@ class Replay:
     ) -> Tensor:
         """Back over all steps: the gradient of the start, and that of `inputs` into `totals`."""
         guard = Guard(inputs)
-        gradient = torch.zeros_like(self.problem.y0)
-        for index, y in self._recomputed():
-            gradient, found = self._pull_again(index, y, gradient, inputs, cotangents, guard)
+        end = Cotangent(torch.zeros_like(self.problem.y0))
+        for index, held in self._recomputed():
+            end, found = self._pull_again(index, held, end, inputs, cotangents, guard)
             totals.add(found)
-        memory: Tensor | None = None
         for index in range(len(self.kept) - 1, -1, -1):
             kept = self.kept[index]
             with torch.enable_grad():
                 rows, weights = self._outputs(index, kept.y0, kept.graph, cotangents)
             # Rows come from the step's stages, which y1 does not all need: another graph.
             guard.check([kept.graph.y1, *rows], kept.leaves, (kept.size, len(rows)))
-            gradient, memory, found = kept.pull(gradient, memory, rows, weights, inputs)
+            end, found = kept.pull(end, rows, weights, inputs)
             totals.add(found)
-        return gradient
+        return self._pull_init(end, inputs, totals)
 
-    def _recomputed(self) -> Iterator[tuple[int, Tensor]]:
-        """The steps without a graph, last first, each with the state it started from."""
+    def _recomputed(self) -> Iterator[tuple[int, Held]]:
+        """The steps without a graph, last first, each with what it started from."""
         offset = len(self.kept)
 
-        def advance(index: int, y: Tensor) -> Tensor:
+        def advance(index: int, held: Held) -> Held:
             taken = self.steps[offset + index]
-            return self._stepper.advance(taken.t, taken.t_next, y).y1
+            step = self._stepper.advance(taken.t, taken.t_next, held.y, held.memory)
+            return Held(step.y1, step.memory.essential)
 
-        held, count = self.checkpoints, len(self.steps) - offset
-        for index, y in backwards(held.indices, held.states, held.slots, count, advance):
-            yield offset + index, y
+        kept, count = self.checkpoints, len(self.steps) - offset
+        for index, held in backwards(kept.indices, kept.states, kept.slots, count, advance):
+            yield offset + index, held
+
+    @functools.cached_property
+    def _bounds(self) -> list[int]:
+        """Which rows of all pieces' slopes belong to each step: from one entry to the next."""
+        return [0, *accumulate(self.lengths)]
 
     @functools.cached_property
     def _stepper(self) -> Stepper:
         field = self.problem.field
-        return self.plan.solver.bind(field, self.problem.y0, field.packing.time_dtype)
+        return self.plan.solver.bind(field, field.packing)
 
     def _pull_again(
         self,
         index: int,
-        y: Tensor,
-        gradient: Tensor,
+        held: Held,
+        end: Cotangent,
         inputs: Sequence[Tensor],
         cotangents: tuple[Tensor, ...],
         guard: Guard,
-    ) -> tuple[Tensor, Gradients]:
-        """Take a step again with a graph; gradients of its start and of `inputs`."""
+    ) -> tuple[Cotangent, Gradients]:
+        """Take a step again with a graph; cotangents of its start, gradients of `inputs`."""
         taken, clock = self.steps[index], self._clock
         with torch.enable_grad():
-            leaf = y.detach().requires_grad_()
-            before = operations_so_far(leaf)
-            step = self._stepper.advance(clock.time(taken.t), clock.time(taken.t_next), leaf)
-            rows, weights = self._outputs(index, leaf, step, cotangents)
-            size = operations_so_far(leaf) - before
-        guard.check([step.y1, *rows], [leaf], size)
-        found = pulled_back([step.y1, *rows], [gradient, *weights], [leaf, *inputs])
-        return found[0], found[1:]
+            y, memory = held.y.detach().requires_grad_(), as_leaves(held.memory)
+            before = operations_so_far(y)
+            step = self._stepper.advance(clock.time(taken.t), clock.time(taken.t_next), y, memory)
+            rows, weights = self._outputs(index, y, step, cotangents)
+            size = operations_so_far(y) - before
+        outputs, pulls = end.pair(step)
+        leaves = [y, *memory.carried]
+        guard.check([step.y1, *rows], leaves, size)
+        found = pulled_back([*outputs, *rows], [*pulls, *weights], [*leaves, *inputs])
+        return Cotangent(found[0], None, found[1 : len(leaves)]), found[len(leaves) :]
+
+    def _pull_init(
+        self, start: Cotangent, inputs: Sequence[Tensor], totals: ParameterGradients
+    ) -> Tensor:
+        """The gradient of y0, with its share in what the first step was handed."""
+        if not start.carried:
+            return start.y
+        with torch.enable_grad():
+            y0 = self.problem.y0.detach().requires_grad_()
+            memory = self._stepper.init(self._clock.time(self.problem.t0), y0)
+        outputs, weights = start._replace(slope=None).pair_memory(memory)
+        found = pulled_back(outputs, weights, [y0, *inputs])
+        totals.add(found[1:])
+        return start.y if found[0] is None else start.y + found[0]
 
     def _outputs(
         self, index: int, start: Tensor, step: Step, cotangents: tuple[Tensor, ...]
@@ -173,5 +204,6 @@ class Replay:
             weights += g_rows[taken.first_row : taken.last_row].split([len(r) for r in rows])
         if g_slopes.numel():
             rows += [start, step.dense().slopes]
-            weights += [g_starts[index], g_slopes[index]]
+            first, last = self._bounds[index : index + 2]
+            weights += [g_starts[index], g_slopes[first:last]]
         return rows, weights

@@ -164,8 +164,8 @@ def evaluate(run: Positional[Path], options: OmitArgPrefixes[EvaluateConfig]) ->
 @_app.command
 def solvers() -> None:
     """List the solvers."""
-    tableaus = [solver.tableau for solver in SOLVERS.values()]
-    Console().print(solver_table(tableaus), source_table(tableaus))
+    every = [method() for method in SOLVERS.values()]
+    Console().print(solver_table(every), source_table(every))
 
 
 def _show_reading(reading: Reading) -> None:

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from ..solvers import Tableau
+from ..solvers import Solver
 
 if TYPE_CHECKING:
     from ..train.odenet.evaluate import EvaluationPoint
@@ -18,36 +18,33 @@ if TYPE_CHECKING:
 __all__ = ["evaluation_table", "result_table", "solver_table", "source_table", "summary_table"]
 
 
-def solver_table(tableaus: Sequence[Tableau]) -> Table:
+def solver_table(solvers: Sequence[Solver]) -> Table:
     """One row for each solver: what it costs and how well it does."""
     table = Table(title="Solvers", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "order", "embedded", "stages", "FSAL", "evals", "adaptive", "dense"):
+    for name in ("name", "order", "estimate", "dense", "evals"):
         table.add_column(name, justify="left" if name == "name" else "right", no_wrap=True)
     table.caption = (
-        "embedded: order of the error estimate; evals: field evaluations in an accepted step; "
-        "dense: order of the continuous extension"
+        "estimate: order in h of the error estimate of a step (- without one: constant steps); "
+        "dense: order of the continuous extension; evals: field evaluations in an accepted step"
     )
-    for tableau in tableaus:
+    for solver in solvers:
         table.add_row(
-            tableau.name.lower(),
-            str(tableau.order),
-            "-" if tableau.error_order is None else str(tableau.error_order),
-            str(tableau.stages),
-            _yes(tableau.fsal),
-            str(tableau.evaluations_per_step),
-            _yes(tableau.adaptive),
-            str(tableau.dense_order),
+            solver.name.lower(),
+            str(solver.order),
+            str(solver.error_order) if solver.adaptive else "-",
+            str(solver.dense_order),
+            str(solver.evaluations_per_step),
         )
     return table
 
 
-def source_table(tableaus: Sequence[Tableau]) -> Table:
-    """Where the coefficients of each solver come from; apart, for the texts are long."""
+def source_table(solvers: Sequence[Solver]) -> Table:
+    """Where each solver comes from; apart, for the texts are long."""
     table = Table(title="Sources", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("source", overflow="fold")
-    for tableau in tableaus:
-        table.add_row(tableau.name.lower(), escape(tableau.reference))
+    for solver in solvers:
+        table.add_row(solver.name.lower(), escape(solver.reference))
     return table
 
 

@@ -7,7 +7,7 @@ mean square. Averaged over the batch instead (`rms`), a hard sample hides among 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,18 +16,19 @@ from torch import Tensor
 from ..errors import InputError, InputTypeError
 from ..state import Packing, State
 
-__all__ = ["Norm", "make_norm", "max_rms", "rms", "sample_rms"]
+__all__ = ["Norm", "joined", "make_norm", "max_rms", "rms", "sample_rms"]
 
 
 class Norm(Protocol):
-    """Reduces error vectors, each already divided by its tolerance, to one 0-d tensor.
+    """Reduces error vectors, each already divided by its tolerance, to numbers.
 
-    Explicit methods give one vector; a method with two error estimates gives both, together with
-    the rule that combines their norms (Hairer's for DOP853).
+    Most methods give one vector. One with two error estimates gives both, together with the rule
+    that makes one number of their norms (Hairer's for DOP853); one that chooses its order gives
+    an estimate for each that it could choose, and wants the norm of each.
     """
 
     def __call__(self, *errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
-        """The norm, shape ()."""
+        """The norm, shape (); the norms, shape (errors,), of several errors without `combine`."""
 
 
 def sample_rms(vector: Tensor, packing: Packing) -> Tensor:
@@ -42,6 +43,13 @@ def sample_rms(vector: Tensor, packing: Packing) -> Tensor:
     return norms.square().sum(0).div(count).sqrt()
 
 
+def joined(norms: Sequence[Tensor], combine: Callable[..., Tensor] | None) -> Tensor:
+    """What a `Norm` answers, given the norm of each error, shape ()."""
+    if combine is not None:
+        return combine(*norms)
+    return norms[0] if len(norms) == 1 else torch.stack(list(norms))
+
+
 def max_rms(packing: Packing) -> Norm:
     """The largest of the samples' root mean squares: the tolerance holds for each sample."""
     alone = packing.batch in (None, 1)
@@ -51,7 +59,9 @@ def max_rms(packing: Packing) -> Norm:
         if alone:
             return whole(*errors, combine=combine)
         norms = [sample_rms(error, packing) for error in errors]
-        return (norms[0] if combine is None else combine(*norms)).amax()
+        if combine is not None:
+            return combine(*norms).amax()
+        return norms[0].amax() if len(norms) == 1 else torch.stack(norms).amax(1)
 
     return norm
 
@@ -63,7 +73,7 @@ def rms(packing: Packing) -> Norm:
 
     def norm(*errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
         norms = [torch.linalg.vector_norm(error) * scale for error in errors]
-        return norms[0] if combine is None else combine(*norms)
+        return joined(norms, combine)
 
     return norm
 
@@ -71,7 +81,7 @@ def rms(packing: Packing) -> Norm:
 def _custom(function: Callable[[State], Tensor], packing: Packing) -> Norm:
     def norm(*errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
         norms = [_scalar(function(packing.unpack(error))) for error in errors]
-        return norms[0] if combine is None else combine(*norms)
+        return joined(norms, combine)
 
     return norm
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from ..controllers.base import Decision
 from ..controllers.initial_step import initial_step
 from ..problem import Plan, Problem
 from ..solution import Status
-from ..solvers.base import DensePiece, Step
+from ..solvers.base import DensePiece, Memory, Step
 from .clock import Clock
 from .saving import Saver, dense_piece
 
-__all__ = ["Outcome", "Recorder", "integrate"]
+__all__ = ["Outcome", "Recorder", "Start", "integrate"]
 
 _STRETCH = 1e-5
 """A step is stretched by up to this fraction to end at its target, which spares a sliver."""
@@ -32,8 +32,16 @@ _ULPS = 4
 class Recorder(Protocol):
     """What an adjoint remembers of the forward pass."""
 
-    def accepted(self, t: float, t_next: float, y: Tensor, step: Step, rows: int) -> None:
-        """A step from (t, y) was taken; it gave `rows` rows of output."""
+    def accepted(self, start: Start, t_next: float, step: Step, rows: int) -> None:
+        """A step was taken from `start` to `t_next`; it gave `rows` rows of output."""
+
+
+class Start(NamedTuple):
+    """Where a step starts from."""
+
+    t: float
+    y: Tensor
+    memory: Memory
 
 
 @dataclass(slots=True)
@@ -89,13 +97,13 @@ class _Loop:
         self.saver = Saver(problem, plan, clock)
         self.controller = plan.controller
         field_, packing = problem.field, problem.field.packing
-        self.stepper = plan.solver.bind(field_, problem.y0, packing.time_dtype)
+        self.stepper = plan.solver.bind(field_, packing)
         self.tolerance = _Tolerance(plan, problem.y0)
         self.sign = problem.direction
         inside = [s for s in self.controller.stops if 0 < self._ahead(s) < self._ahead(problem.t1)]
         self.targets = [problem.t1, *sorted(set(inside), key=self._ahead, reverse=True)]
         self.found = Outcome(problem.t0, problem.y0)
-        self.memory: Any = None
+        self.memory = Memory()
         self.control: Any = self.controller.init(plan.solver.error_order)
         self.finite = True  # whether the last attempt was
         self.tried = 0.0  # its length, before it was cut short at a target
@@ -125,12 +133,14 @@ class _Loop:
             found.h = plan.dt0
             return
         with torch.no_grad():
-            y0 = found.y.detach()
+            y0, slope = found.y.detach(), self.memory.slope
+            if slope is None:  # a method whose first step needs no slope at its start
+                slope = problem.field(y0.real.new_tensor(problem.t0), y0).clone()
             found.h = initial_step(
                 lambda t, y: problem.field(y.real.new_tensor(t), y),
                 problem.t0,
                 y0,
-                self.memory.detach(),
+                slope.detach(),
                 problem.t1 - problem.t0,
                 plan.solver.error_order,
                 self.tolerance.scale(y0),
@@ -138,7 +148,7 @@ class _Loop:
             )
             if math.isnan(found.h):
                 found.status = Status.NON_FINITE
-                found.failed_samples = self._not_finite(self.memory)
+                found.failed_samples = self._not_finite(slope)
 
     def _attempt(self) -> None:
         """Try one step, and take it or shorten it."""
@@ -183,8 +193,8 @@ class _Loop:
                 return self._ratio(step)
         scale = self.tolerance.scale_to(y1)
         scaled = [error / scale for error in step.errors]
-        combine = self.stepper.combine_errors if len(scaled) > 1 else None
-        return self.plan.norm(*scaled, combine=combine).item()
+        found = self.plan.norm(*scaled, combine=self.stepper.combine)
+        return step.judge(found.tolist() if found.ndim else [found.item()])
 
     def _accept(self, t: float, t_next: float, step: Step, decision: Decision) -> None:
         found = self.found
@@ -195,7 +205,8 @@ class _Loop:
             found.pieces.append(dense_piece(step))
             found.ends.append(t_next)
         if self.recorder is not None:
-            self.recorder.accepted(t, t_next, found.y, step, sum(map(len, rows)))
+            start = Start(t, found.y, self.memory)
+            self.recorder.accepted(start, t_next, step, sum(map(len, rows)))
         # A step cut short at a target says little about the next: keep the length it had before.
         cut_short = t_next == self.targets[-1] and abs(t_next - t) < self.tried
         found.h = max(self.tried, decision.h) if cut_short else decision.h

@@ -5,6 +5,7 @@ here gives it a public name.
 """
 
 from .base import DensePiece as DensePiece
+from .base import Memory as Memory
 from .base import Solver as Solver
 from .base import Step as Step
 from .base import Stepper as Stepper

@@ -4,25 +4,30 @@ A `Solver` is what the user chooses: small, immutable, printable. Bound to a fie
 of its state it becomes a `Stepper`, which takes steps. For who implements one:
 
 1. `step` is pure: the same arguments give the same answer to the last bit. Scratch buffers are
-   allowed, memory between calls is not; what a step wants to know of the one before travels in
-   `memory`, and must be recomputable from (t, y) alone when it is None.
+   allowed, memory between calls is not: what a step wants to know of the one before travels in
+   its `Memory`.
 2. It goes from `t` to `t_next`, either way in time, and evaluates the field only between them.
-3. Where a graph is recorded (grad mode is on), `y1` and the dense output are differentiable in y,
-   in the field's tensors, and in `t` and `t_next` if these are tensors; the errors never are.
+3. Where a graph is recorded (grad mode is on), `y1`, `memory.carried` and the dense output are
+   differentiable in y, in what was carried to the step, in the field's tensors, and in `t` and
+   `t_next` if these are tensors; the errors never are. With a graph and without, all have the
+   same bits.
 4. It knows nothing of tolerances, acceptance, saving or gradients.
+5. The field may hand out one buffer at every call: copy what must outlast the next call.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["DensePiece", "Field", "Solver", "Step", "Stepper", "Time"]
+from ..state import Packing
+
+__all__ = ["DensePiece", "Field", "Memory", "Solver", "Step", "Stepper", "Time"]
 
 Time = float | Tensor
 """A time on the host, or a 0-d float64 tensor where a gradient with respect to it is wanted."""
@@ -31,16 +36,45 @@ Field = Callable[[Tensor, Tensor], Tensor]
 """The packed field: (0-d t, y of shape (N,)) -> dy/dt of shape (N,)."""
 
 
+class Memory(NamedTuple):
+    """What a step hands to the next one, which starts from its end.
+
+    Attributes:
+        slope: the field at the state, if it is known. It saves an evaluation and changes no bit.
+        carried: what the method needs besides y, such as past slopes or a second state, each of
+            shape (N,). Adjoints remember and differentiate it as they do y.
+        numbers: what goes with it on the host, such as times and orders: constants of the
+            discrete solve.
+    """
+
+    slope: Tensor | None = None
+    carried: tuple[Tensor, ...] = ()
+    numbers: Any = None
+
+    @property
+    def essential(self) -> Memory:
+        """This without the slope: all that a replay of the next step needs."""
+        return Memory(None, self.carried, self.numbers)
+
+    def detached(self) -> Memory:
+        """This without a graph."""
+        slope = None if self.slope is None else self.slope.detach()
+        return Memory(slope, tuple(tensor.detach() for tensor in self.carried), self.numbers)
+
+
 @dataclass(frozen=True, slots=True)
 class DensePiece:
     """The continuous extension of one step: y(t + theta h) = y + h sum_j b_j(theta) k_j.
 
+    A row k_j is a stage, or anything else with the dimension of a slope. Steps of one solve may
+    differ in the number of rows and in their weights.
+
     Attributes:
         t, t_next: ends of the step.
         y: packed state at t, shape (N,).
-        slopes: stages k_j, shape (stages, N). Without a graph this may be the stepper's scratch,
+        slopes: rows k_j, shape (rows, N). Without a graph this may be the stepper's scratch,
             valid until its next step: `own` makes it last.
-        weights: coefficients of theta, theta^2, ... in b_j, shape (stages, degree), float64, CPU.
+        weights: coefficients of theta, theta^2, ... in b_j, shape (rows, degree), float64, CPU.
     """
 
     t: Time
@@ -70,34 +104,43 @@ class Step(ABC):
     Attributes:
         y1: packed state at t_next.
         errors: local error estimates (packed vectors); empty for methods without one.
-        memory: for the next step, which starts from (t_next, y1). `dense` may find it.
+        memory: for the next step, which starts from (t_next, y1). `dense` may find its slope.
         retry: for trying this step again from (t, y) with another length.
     """
 
     y1: Tensor
     errors: tuple[Tensor, ...]
-    memory: Any
-    retry: Any
+    memory: Memory
+    retry: Memory
 
     @abstractmethod
     def dense(self) -> DensePiece:
         """The continuous extension; may evaluate the field. To be asked before the next step."""
 
+    def judge(self, ratios: Sequence[float]) -> float:
+        """The ratio of error to tolerance that the controller is to see.
+
+        A method with several estimates, of several orders, is told the ratio of each. It settles
+        what the next step is to do, in `memory` and `retry`, before it answers.
+        """
+        return ratios[0]
+
 
 class Stepper(Protocol):
     """A method bound to a field and a layout."""
 
-    def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Any:
+    @property
+    def combine(self) -> Callable[..., Tensor] | None:
+        """The rule that makes one number of the norms of several errors, sample by sample."""
+
+    def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Memory:
         """Memory for the first step; `f0` is the field at (t, y) if it is known."""
 
-    def step(self, t: Time, t_next: Time, y: Tensor, memory: Any) -> Step:
-        """One step with its error estimate."""
+    def step(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
+        """One step with its error estimate; without a memory, the first one."""
 
-    def advance(self, t: Time, t_next: Time, y: Tensor) -> Step:
-        """The same `y1` to the last bit, with no error estimate: what a replay needs."""
-
-    def combine_errors(self, *norms: Tensor) -> Tensor:
-        """One number from the norms of the errors, where the method has several estimates."""
+    def advance(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
+        """The same `y1` and `memory.carried` to the last bit, with no error estimate."""
 
 
 class Solver(Protocol):
@@ -108,8 +151,16 @@ class Solver(Protocol):
         """What to call it in messages."""
 
     @property
+    def reference(self) -> str:
+        """Author, year, and where in the source the method stands."""
+
+    @property
     def order(self) -> int:
         """Order of the solution."""
+
+    @property
+    def dense_order(self) -> int:
+        """q, where the interpolant of one step errs by O(h^(q + 1))."""
 
     @property
     def error_order(self) -> int:
@@ -121,7 +172,11 @@ class Solver(Protocol):
 
     @property
     def evaluations_per_step(self) -> int:
-        """Evaluations of the field that an accepted step costs."""
+        """Evaluations of the field that an accepted step costs, once the method has started."""
 
-    def bind(self, field: Field, like: Tensor, time_dtype: torch.dtype) -> Stepper:
-        """The method bound to `field`, for packed states like `like`."""
+    def bind(self, field: Field, packing: Packing) -> Stepper:
+        """The method bound to the packed `field`.
+
+        Raises:
+            InputError: for a state that the method cannot take.
+        """

@@ -15,7 +15,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from .base import DensePiece, Field, Step, Time
+from ..state import Packing
+from .base import DensePiece, Field, Memory, Step, Time
 from .tableau import Tableau
 
 __all__ = ["ExplicitRungeKutta", "ExplicitStepper", "explicit"]
@@ -33,9 +34,19 @@ class ExplicitRungeKutta:
         return self.tableau.name
 
     @property
+    def reference(self) -> str:
+        """Source of the table."""
+        return self.tableau.reference
+
+    @property
     def order(self) -> int:
         """Order of the solution."""
         return self.tableau.order
+
+    @property
+    def dense_order(self) -> int:
+        """q, where the interpolant of one step errs by O(h^(q + 1))."""
+        return self.tableau.dense_order
 
     @property
     def error_order(self) -> int:
@@ -53,9 +64,9 @@ class ExplicitRungeKutta:
         """Evaluations of the field that an accepted step costs."""
         return self.tableau.evaluations_per_step
 
-    def bind(self, field: Field, like: Tensor, time_dtype: torch.dtype) -> ExplicitStepper:
-        """The method bound to `field`, for packed states like `like`, shape (N,)."""
-        return ExplicitStepper(self.tableau, field, like, time_dtype)
+    def bind(self, field: Field, packing: Packing) -> ExplicitStepper:
+        """The method bound to the packed `field`."""
+        return ExplicitStepper(self.tableau, field, packing)
 
 
 def explicit(tableau: Tableau) -> type[ExplicitRungeKutta]:
@@ -68,6 +79,13 @@ def explicit(tableau: Tableau) -> type[ExplicitRungeKutta]:
         "__module__": "isocline.solvers",
     }
     return type(tableau.name, (ExplicitRungeKutta,), body)
+
+
+def hairers_two(fifth: Tensor, third: Tensor) -> Tensor:
+    """One number from DOP853's two estimates: Hairer's e5^2 / sqrt(e5^2 + e3^2 / 100)."""
+    square = fifth.square()
+    bottom = (square + 0.01 * third.square()).sqrt()
+    return torch.where(bottom > 0, square / bottom, bottom)
 
 
 class _Coefficients:
@@ -120,52 +138,40 @@ def _coefficients(tableau: Tableau, dtype: torch.dtype, device: torch.device) ->
 
 
 class ExplicitStepper:
-    """Takes steps of one table; `memory` is the field at the start of the step, or None."""
+    """Takes steps of one table; nothing is carried from one to the next but a known slope."""
 
-    def __init__(
-        self,
-        tableau: Tableau,
-        field: Field,
-        like: Tensor,
-        time_dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, tableau: Tableau, field: Field, packing: Packing) -> None:
         self.field = field
         self.tableau = tableau
-        self.table = _coefficients(tableau, like.dtype, like.device)
-        self.time_dtype = time_dtype
-        self.device = like.device
+        self.table = _coefficients(tableau, packing.dtype, packing.device)
+        self.time_dtype = packing.time_dtype
+        self.device = packing.device
+        self.combine = hairers_two if len(tableau.error) > 1 else None
         self._scratch: _Scratch | None = None
 
-    def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Tensor:
+    def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Memory:
         """The field at (t, y)."""
         if f0 is not None:
-            return f0
+            return Memory(f0)
         slope = self.field(self._times(t, t)[0], y)
-        return slope if slope.requires_grad else slope.clone()
+        return Memory(slope if slope.requires_grad else slope.clone())
 
-    def step(self, t: Time, t_next: Time, y: Tensor, memory: Tensor | None) -> Step:
+    def step(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
         """One step from (t, y) to t_next with its error estimate, if the method has one."""
         return self._step(t, t_next, y, memory, estimate=self.tableau.adaptive)
 
-    def advance(self, t: Time, t_next: Time, y: Tensor) -> Step:
+    def advance(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
         """The same `y1`, with no error estimate and so without a stage that serves it alone."""
-        return self._step(t, t_next, y, None, estimate=False)
-
-    def combine_errors(self, *norms: Tensor) -> Tensor:
-        """One number from DOP853's two estimates: Hairer's e5^2 / sqrt(e5^2 + e3^2 / 100)."""
-        fifth, third = norms
-        square = fifth.square()
-        bottom = (square + 0.01 * third.square()).sqrt()
-        return torch.where(bottom > 0, square / bottom, bottom)
+        return self._step(t, t_next, y, memory, estimate=False)
 
     def _step(
-        self, t: Time, t_next: Time, y: Tensor, memory: Tensor | None, *, estimate: bool
+        self, t: Time, t_next: Time, y: Tensor, memory: Memory | None, *, estimate: bool
     ) -> Step:
         field, table = self.field, self.table
         times = self._times(t, t_next)
         slopes, rows = self._begin(t, t_next, y)
         main = self.tableau.stages if estimate else table.needed
-        first = memory
+        first = None if memory is None else memory.slope
         if first is None:
             first = slopes.lasting(field(times[0], y))
         slopes.push(first)
@@ -183,7 +189,9 @@ class ExplicitStepper:
         if estimate:
             columns = slopes.columns(main).detach()
             errors = tuple(torch.mv(columns, rows[row].detach()) for row in table.errors)
-        return _ExplicitStep(y1, errors, last, first, self, t, t_next, y, slopes, rows, times)
+        return _ExplicitStep(
+            y1, errors, Memory(last), Memory(first), self, t, t_next, y, slopes, rows, times
+        )
 
     def _begin(self, t: Time, t_next: Time, y: Tensor) -> tuple[_Slopes, Sequence[Tensor]]:
         """Room for the stages, and every row of coefficients times the step."""
@@ -219,7 +227,7 @@ class _ExplicitStep(Step):
             slope = self.stepper.field(self.times[i], stage)
             slopes.push(slope)
             if at_end:
-                self.memory = slopes.lasting(slope)
+                self.memory = Memory(slopes.lasting(slope))
         return DensePiece(self.t, self.t_next, self.y0, slopes.matrix(), table.weights)
 
 

@@ -204,7 +204,7 @@ def check_solver(name: str, *, adaptive: bool) -> None:
     Raises:
         ConfigError: If not.
     """
-    fitting = sorted(key for key, solver in SOLVERS.items() if solver.tableau.adaptive == adaptive)
+    fitting = sorted(key for key, method in SOLVERS.items() if method().adaptive == adaptive)
     if name in fitting:
         return
     kind = "an adaptive" if adaptive else "a fixed-step"
