@@ -10,18 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adjoints import Adjoint, Checkpointed
+from .adjoints import Adjoint, Backsolve, Checkpointed
 from .adjoints.base import Trajectory
 from .controllers.base import Controller
 from .controllers.norms import make_norm
 from .errors import InputTypeError
+from .events import Event, Occurrence, check_events
 from .integrate import DenseOutput, integrate, stand_still
 from .problem import Autocast, PackedField, Plan, Problem, SaveAt, TimeTensors, autocast_off
 from .progress import progress_bar
+from .segments import solve_in_segments
 from .solution import ERRORS, Solution, Statistics, Status
 from .solvers.base import Solver, Time
+from .solvers.external import BlackBox, Boxed
 from .state import Packing, State, tree_describe, tree_leaves, tree_rebuild
 from .validate import (
+    check_black_box,
     check_controller,
     check_finite_state,
     check_max_steps,
@@ -42,13 +46,14 @@ def solve(
     t1: float | Tensor,
     *,
     args: tuple[Any, ...] = (),
-    solver: Solver | str = "tsit5",
+    solver: Solver | BlackBox | str = "tsit5",
     rtol: float | Tensor | State = 1e-5,
     atol: float | Tensor | State = 1e-6,
     controller: Controller | None = None,
     dt0: float | None = None,
     save: SaveAt | None = None,
     adjoint: Adjoint | None = None,
+    event: Event | Callable[..., Tensor] | Sequence[Any] | None = None,
     norm: str | Callable[[State], Tensor] | None = None,
     max_steps: int = 16**4,
     progress: bool = False,
@@ -66,16 +71,20 @@ def solve(
         y0: initial state: a floating-point or complex tensor, or a nested tuple, list or dict of
             them on one device. The leading dimension of a state with two or more dimensions is
             taken as the batch. Half-precision states are summed in float32.
-        t0, t1: start and end, numbers or 0-d tensors; t1 < t0 solves backward in time.
+        t0, t1: start and end, numbers or 0-d tensors; t1 < t0 solves backward in time. With an
+            event that ends the solve, t1 may be infinite.
         args: handed on to `field`.
-        solver: the method, such as `Dopri5()`, or its name.
+        solver: the method, such as `Dopri5()`, or its name; or a `BlackBox`, such as "lsoda".
         rtol, atol: relative and absolute tolerance on the local error: numbers, tensors that
             broadcast against the state, or a structure of them like y0.
         controller: chooses steps; by default `PID()` for a method with an error estimate, and
             `Constant()` for one without.
         dt0: first step, a positive length; chosen by itself where the controller is adaptive.
         save: what to keep; by default the state at t1.
-        adjoint: how to differentiate; by default `Checkpointed()`, exact and lean.
+        adjoint: how to differentiate; by default `Checkpointed()`, exact and lean, and
+            `Backsolve()` for a black box, for which there is no other way.
+        event: an `Event`, or several, to look for along the way; a bare condition
+            `(t, y, *args) -> Tensor` ends the solve where it passes through zero.
         norm: of the error over tolerance: None or "max_rms" (the largest of the samples' RMS),
             "rms" (over the whole batch), or a function of a state that returns a scalar.
         max_steps: limit on attempted steps.
@@ -95,9 +104,12 @@ def solve(
     save = _check_save(save)
     packing = Packing.of(y0)
     check_finite_state(y0)
-    start, end = check_time("t0", t0), check_time("t1", t1)
+    events = check_events(event)
+    endless = any(event.last for event in events)
+    start, end = check_time("t0", t0), check_time("t1", t1, infinite=endless)
     dt0 = check_step(dt0, start, end)
     solver = check_solver(solver)
+    check_black_box(solver, controller=controller, dt0=dt0, norm=norm, event=event)
     plan = Plan(
         solver=solver,
         controller=check_controller(controller, solver, dt0),
@@ -118,31 +130,49 @@ def solve(
             end,
             times=_time_tensors(t0, t1, save.ts),
         )
-        return _run(problem, replace(plan, on_step=on_step), _check_adjoint(adjoint), throw)
+        plan = replace(plan, on_step=on_step)
+        return _run(problem, plan, _check_adjoint(adjoint, solver), events, throw)
 
 
-def _run(problem: Problem, plan: Plan, adjoint: Adjoint, throw: bool) -> Solution:
+def _run(
+    problem: Problem, plan: Plan, adjoint: Adjoint, events: tuple[Event, ...], throw: bool
+) -> Solution:
     """Integrate, with the adjoint where a gradient can be asked for; unpack; judge the status."""
     stats, began = Statistics(), perf_counter()
     packed = problem.field
-    if problem.t0 == problem.t1 or not torch.is_grad_enabled():
+    occurrences: tuple[Occurrence, ...] = ()
+
+    def run(problem: Problem, plan: Plan) -> Trajectory:
+        if problem.t0 != problem.t1 and torch.is_grad_enabled():
+            return adjoint.run(problem, plan, stats)
         go = stand_still if problem.t0 == problem.t1 else integrate
-        outcome = go(problem, _reducing(plan, packed.packing))
+        outcome = go(problem, plan)
         rows = torch.cat(outcome.rows) if outcome.rows else None
-        found = Trajectory(outcome, rows, tuple(outcome.pieces))
+        return Trajectory(outcome, rows, tuple(outcome.pieces))
+
+    if events:
+        found, occurrences = solve_in_segments(problem, plan, events, run)
+    elif problem.t0 == problem.t1 or not torch.is_grad_enabled():
+        found = run(problem, _reducing(plan, packed.packing))
     else:
-        found = adjoint.run(problem, plan, stats)
+        found = run(problem, plan)
     outcome = found.outcome
     stats.nfe_forward = packed.evaluations
     stats.steps_accepted, stats.steps_rejected = outcome.accepted, outcome.rejected
     stats.wall_time = perf_counter() - began
-    solution = _unpacked(problem, plan, found, stats)
-    if throw and outcome.status is not Status.SUCCESS:
-        raise _failure(solution, packed.packing)
+    solution = _unpacked(problem, plan, found, stats, occurrences)
+    if throw and outcome.status not in (Status.SUCCESS, Status.EVENT):
+        raise _failure(solution, packed.packing, outcome.message)
     return solution
 
 
-def _unpacked(problem: Problem, plan: Plan, found: Trajectory, stats: Statistics) -> Solution:
+def _unpacked(
+    problem: Problem,
+    plan: Plan,
+    found: Trajectory,
+    stats: Statistics,
+    events: tuple[Occurrence, ...],
+) -> Solution:
     packing, outcome = problem.field.packing, found.outcome
     kept: list[State] = outcome.reduced
     reduce = _reducing(plan, packing).reduce
@@ -164,6 +194,7 @@ def _unpacked(problem: Problem, plan: Plan, found: Trajectory, stats: Statistics
         stats=stats,
         t_end=outcome.t_end,
         failed_samples=outcome.failed_samples,
+        events=events,
         dense=dense,
     )
 
@@ -190,7 +221,7 @@ def _stacked(states: list[State]) -> State:
     return tree_rebuild(states[0], iter([torch.stack(column) for column in columns]))
 
 
-def _failure(solution: Solution, packing: Packing) -> Exception:
+def _failure(solution: Solution, packing: Packing, said: str) -> Exception:
     """The typed error of a solve that stopped early."""
     stats = solution.stats
     where = f"at t = {solution.t_end:.9g}"
@@ -200,7 +231,7 @@ def _failure(solution: Solution, packing: Packing) -> Exception:
         more = len(solution.failed_samples) - 5
         samples = f" in sample {shown}" + (f" and {more} more" if more > 0 else "")
     taken = f"{stats.steps_accepted} steps accepted, {stats.steps_rejected} rejected"
-    message = f"the solve stopped {where}{samples} ({taken}): {solution.status.value}."
+    message = f"the solve stopped {where}{samples} ({taken}): {solution.status.value}.{said}"
     return ERRORS[solution.status](
         message, time=solution.t_end, samples=solution.failed_samples, solution=solution
     )
@@ -245,9 +276,9 @@ def _check_args(args: Any) -> tuple[Any, ...]:
     return args
 
 
-def _check_adjoint(adjoint: Adjoint | None) -> Adjoint:
+def _check_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
     if adjoint is None:
-        return Checkpointed()
+        return Backsolve() if isinstance(solver, Boxed) else Checkpointed()
     if isinstance(adjoint, type) or not callable(getattr(adjoint, "run", None)):
         given = adjoint.__name__ if isinstance(adjoint, type) else type(adjoint).__name__
         raise InputTypeError("adjoint", given, "Direct(), Checkpointed(), Backsolve() or such")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .controllers.base import Controller
 from .controllers.norms import Norm
+from .events import PackedEvent
 from .solvers.base import Solver, Time
 from .state import Packing, State, tree_leaves
 
@@ -112,6 +113,11 @@ class PackedField:
         plain = packing.single and packing.dtypes[0] == packing.dtype
         self._shape = packing.shapes[0] if plain else None
         self._strides = torch.empty(packing.shapes[0], device="meta").stride()
+
+    @property
+    def time_like(self) -> Tensor:
+        """An empty tensor of the dtype and on the device of the times that the field is given."""
+        return torch.empty(0, dtype=self.packing.time_dtype, device=self.packing.device)
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt at the 0-d time `t` and the packed state `y`, both shaped as given: (N,)."""
@@ -231,6 +237,8 @@ class Plan:
         max_steps: limit on attempted steps.
         on_step: called with the time after each accepted step (for progress), or None.
         reduce: what to keep of a packed state to be saved, in place of it (`SaveAt.fn`), or None.
+            Not together with events.
+        events: what to look for along the way.
     """
 
     solver: Solver
@@ -244,3 +252,4 @@ class Plan:
     max_steps: int
     on_step: Callable[[float], None] | None = None
     reduce: Callable[[Time, Tensor], State] | None = None
+    events: tuple[PackedEvent, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 
 from .errors import IsoclineError
@@ -26,6 +27,7 @@ def progress_bar(wanted: bool, t0: float, t1: float) -> Iterator[Callable[[float
         raise IsoclineError(
             "`progress=True` needs the package rich: `pip install rich`, or leave it out."
         ) from None
+    span = abs(t1 - t0) if math.isfinite(t1) else None  # an event is to end the solve
     with Progress(transient=True) as bar:
-        task = bar.add_task(f"solving to t = {t1:g}", total=abs(t1 - t0))
+        task = bar.add_task(f"solving to t = {t1:g}", total=span)
         yield lambda t: bar.update(task, completed=abs(t - t0))

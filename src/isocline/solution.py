@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from .errors import InputError, MaxStepsError, NonFiniteError, SolveError, StepUnderflowError
+from .events import Occurrence
 from .state import State
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Status(Enum):
     """How a solve ended. The value tells the reader what to try next."""
 
     SUCCESS = "the solve reached t1"
+    EVENT = "an event ended the solve"
     MAX_STEPS = (
         "the step limit was reached before t1: raise `max_steps`, loosen `rtol` and `atol`, or, "
         "if the steps stay far smaller than the solution varies, the problem is stiff"
@@ -72,9 +74,11 @@ class Solution:
         ts: times of the saved states, shape (T,), float64 on the state's device.
         ys: saved states, structured like y0; every leaf has a leading axis of length T. With
             `SaveAt(fn=...)`, what `fn` returned, stacked likewise. None if nothing was saved.
-        status: how the solve ended; anything but `Status.SUCCESS` raises unless `throw=False`.
+        status: how the solve ended; anything but `Status.SUCCESS` and `Status.EVENT` raises
+            unless `throw=False`.
         stats: evaluations, steps and time.
         t_end: the time reached: t1, or where the solve stopped.
+        events: the events that took place, in order of time.
         failed_samples: indices of the samples at fault, where the failure can be laid to some.
         dense: the continuous solution, with `SaveAt(dense=True)`; call the solution itself.
     """
@@ -85,6 +89,7 @@ class Solution:
     stats: Statistics
     t_end: float
     failed_samples: tuple[int, ...] = ()
+    events: tuple[Occurrence, ...] = ()
     dense: DenseOutput | None = field(default=None, repr=False)
 
     def __call__(self, t: Tensor | float) -> State:

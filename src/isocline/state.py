@@ -202,28 +202,32 @@ class Packing:
 
     def check_derivative(self, derivative: State) -> None:
         """Raise `InputError` unless `derivative` could be the rate of change of the state."""
+        self.check_like(derivative, "field")
+
+    def check_like(self, given: State, argument: str) -> None:
+        """Raise `InputError` unless what the function `argument` returned is like the state."""
         like = "a tensor" if self.single else "a structure like y0's"
-        if isinstance(derivative, Tensor) != self.single or not (
-            self.single or _same_structure(self.template, derivative)
+        if isinstance(given, Tensor) != self.single or not (
+            self.single or _same_structure(self.template, given)
         ):
-            raise InputTypeError("field", f"output {tree_describe(derivative)}", like)
-        found = [derivative] if self.single else self.leaves(derivative)
+            raise InputTypeError(argument, f"output {tree_describe(given)}", like)
+        found = [given] if self.single else self.leaves(given)
         for leaf, shape in zip(found, self.shapes, strict=True):
             if not isinstance(leaf, Tensor):
-                raise InputTypeError("field", f"output {tree_describe(derivative)}", like)
+                raise InputTypeError(argument, f"output {tree_describe(given)}", like)
             if leaf.shape != shape:
                 raise InputError(
-                    "field",
+                    argument,
                     f"output of shape {tuple(leaf.shape)} for a state of shape {tuple(shape)}",
-                    "dy/dt of the state's own shape",
+                    "the state's own shape",
                 )
             if leaf.device != self.device:
                 raise InputError(
-                    "field", f"output on {leaf.device}", f"output on {self.device}, as y0"
+                    argument, f"output on {leaf.device}", f"output on {self.device}, as y0"
                 )
             if leaf.is_complex() and not self.dtype.is_complex:
                 raise InputError(
-                    "field", "complex output for a real state", "real output, or a complex y0"
+                    argument, "complex output for a real state", "real output, or a complex y0"
                 )
 
 

@@ -17,9 +17,11 @@ from .controllers.base import Controller
 from .errors import InputError, InputTypeError
 from .solvers import by_name
 from .solvers.base import Solver
+from .solvers.external import BlackBox, Boxed, boxed
 from .state import Packing, State, tree_leaves
 
 __all__ = [
+    "check_black_box",
     "check_controller",
     "check_finite_state",
     "check_max_steps",
@@ -41,12 +43,12 @@ def check_finite_state(y0: State) -> None:
             raise InputError("y0", f"{value} at index {index}", "finite values")
 
 
-def check_time(name: str, t: Any) -> float:
+def check_time(name: str, t: Any, *, infinite: bool = False) -> float:
     """A time as a float.
 
     Raises:
         InputTypeError: unless it is a real number or a one-element real tensor.
-        InputError: unless it is finite.
+        InputError: unless it is finite, or, where it may be, infinite.
     """
     if isinstance(t, Tensor):
         if t.numel() != 1 or t.is_complex():
@@ -54,8 +56,9 @@ def check_time(name: str, t: Any) -> float:
         value = float(t.detach())
     else:
         value = _number(name, t, "a number or a 0-d tensor")
-    if not math.isfinite(value):
-        raise InputError(name, str(value), "a finite time")
+    if math.isnan(value) or (math.isinf(value) and not infinite):
+        hint = "" if math.isnan(value) else "An event that ends the solve would allow it."
+        raise InputError(name, str(value), "a finite time", hint if name == "t1" else "")
     return value
 
 
@@ -146,10 +149,13 @@ def _real(leaf: Any) -> bool:
     return isinstance(leaf, (int, float)) and not isinstance(leaf, bool)
 
 
-def check_solver(solver: Solver | str) -> Solver:
-    """The solver, looked up if it was named."""
+def check_solver(solver: Solver | BlackBox | str) -> Solver:
+    """The solver, looked up if it was named, and in a box if it is a black one."""
     if isinstance(solver, str):
         return by_name(solver)
+    box = boxed(solver)
+    if box is not None:
+        return box
     if isinstance(solver, type):
         hint = f"Write `{solver.__name__}()`."
         raise InputTypeError("solver", f"the class {solver.__name__}", "an instance", hint)
@@ -157,7 +163,22 @@ def check_solver(solver: Solver | str) -> Solver:
         raise InputTypeError(
             "solver", type(solver).__name__, "a solver such as Tsit5(), or its name"
         )
-    return solver
+    return solver  # type: ignore[return-value]
+
+
+def check_black_box(solver: Solver, **settings: object) -> None:
+    """Raise if a black box is given settings of steps that it takes by itself."""
+    if not isinstance(solver, Boxed):
+        return
+    for name, value in settings.items():
+        if value is not None:
+            given = value if isinstance(value, str | float | int) else type(value).__name__
+            raise InputError(
+                name,
+                f"{given} with {solver.name}",
+                "None: a black box chooses and judges its steps by itself",
+                f"Leave `{name}` out, or choose a solver of isocline, such as Tsit5.",
+            )
 
 
 def check_controller(

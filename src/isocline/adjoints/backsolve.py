@@ -29,8 +29,9 @@ from ..integrate import Outcome, integrate
 from ..problem import PackedField, Plan, Problem, SaveAt, autocast_off
 from ..solution import ERRORS, Statistics, Status
 from ..solvers.base import Solver
-from ..solvers.registry import by_name
+from ..solvers.external import BlackBox, Boxed
 from ..state import Packing
+from ..validate import check_solver
 from .base import Inputs, Trajectory, once, stacked, tensors_of_times, without_hooks
 
 __all__ = ["Backsolve"]
@@ -41,14 +42,14 @@ class Backsolve:
     """The paper's adjoint: memory flat in the number of steps, gradient approximate.
 
     Attributes:
-        solver: method of the reverse solve, or its name; None for the forward one.
+        solver: method of the reverse solve, or its name, or a black box; None for the forward one.
         rtol, atol: tolerances of the reverse solve; None for the forward ones.
         seminorm: leave the parameter adjoint out of the error norm (Kidger, Chen and Lyons 2021,
             "Hey, that's not an ODE"): it is a plain integral, so its error feeds back into
             nothing, and fewer steps serve.
     """
 
-    solver: Solver | str | None = None
+    solver: Solver | BlackBox | str | None = None
     rtol: float | None = None
     atol: float | None = None
     seminorm: bool = False
@@ -58,12 +59,24 @@ class Backsolve:
         if plan.save.dense:
             raise GradientError(
                 "Backsolve keeps nothing of the steps, so dense output has no gradient under it: "
-                "give the times as `SaveAt(ts=...)`, or use `adjoint=Checkpointed()`."
+                "give the times as `SaveAt(ts=...)`, or "
+                + (
+                    "solve under `torch.no_grad()`."
+                    if isinstance(plan.solver, Boxed)
+                    else "use `adjoint=Checkpointed()`."
+                )
             )
         start = problem.y0.real.new_tensor(problem.t0)
         captured = capture(problem.field, start, problem.y0)
-        solver = by_name(self.solver) if isinstance(self.solver, str) else self.solver
-        if solver is not None and plan.controller.adaptive and not solver.adaptive:
+        solver = plan.solver if self.solver is None else check_solver(self.solver)
+        if self.seminorm and isinstance(solver, Boxed):
+            raise InputError(
+                "Backsolve.seminorm",
+                f"True with {solver.name}",
+                "False: a black box measures the error with a norm of its own",
+                "Or give `Backsolve(solver=...)` a solver of isocline.",
+            )
+        if plan.controller.adaptive and not solver.adaptive:
             raise InputError(
                 "Backsolve.solver",
                 f"{solver.name}, which has no error estimate, under an adaptive controller",
@@ -71,7 +84,7 @@ class Backsolve:
             )
         reverse_plan = replace(
             plan,
-            solver=solver or plan.solver,
+            solver=solver,
             rtol=plan.rtol if self.rtol is None else self.rtol,
             atol=plan.atol if self.atol is None else self.atol,
         )
@@ -107,19 +120,19 @@ class _Solves:
         reverse = _Reverse(problem, self.reverse_plan, captured, self.seminorm)
         t, y = outcome.t_end, end
         adjoint = torch.zeros_like(y)
-        g_times: list[Tensor] = []  # of the rows' own times, last first
+        g_times: dict[int, Tensor] = {}  # of the rows' own times
         first = int(self.plan.save.t0)  # that row is y0 itself, whatever t0 is
-        for index in range(len(outcome.times) - 1, first - 1, -1):
+        for index in self._backward_in_time(first):
             _, adjoint = reverse.solve(t, outcome.times[index], y, adjoint)
             t, y = outcome.times[index], rows[index]
             if self.wants_times:
-                g_times.append(self._along(t, y, g_rows[index]))
+                g_times[index] = self._along(t, y, g_rows[index])
             adjoint = adjoint + g_rows[index]
         y, adjoint = reverse.solve(t, problem.t0, y, adjoint)
         times: list[Tensor | None] = [None, None, None]
         if self.wants_times:
             g_t0 = -self._along(problem.t0, problem.y0, adjoint)
-            times = list(self._distribute(g_t0, g_times[::-1]))
+            times = list(self._distribute(g_t0, g_times))
         adjoint = adjoint + g_rows[:first].sum(0)
         self.stats.nfe_backward += reverse.evaluations
         return adjoint, times, reverse.parameter_gradients()
@@ -132,17 +145,27 @@ class _Solves:
         rate: Tensor = torch.linalg.vecdot(slope, cotangent)
         return rate.real.to("cpu", torch.float64)
 
-    def _distribute(self, g_t0: Tensor, g_rows: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Hand the rows' time gradients to t0, t1 and ts, whose rows they are."""
-        rows = self.outcome.times[int(self.plan.save.t0) :]
+    def _backward_in_time(self, first: int) -> list[int]:
+        """The rows from `first` on, last first: those of events come behind others of a step."""
+        times, direction = self.outcome.times, self.problem.direction
+        rows = range(first, len(times))
+        return sorted(rows, key=lambda row: direction * times[row])[::-1]
+
+    def _distribute(self, g_t0: Tensor, g_rows: dict[int, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Hand the rows' time gradients to t0, t1 and ts, whose rows they are.
+
+        The time of an event is a constant of this solve.
+        """
+        events = {row for _, row in self.outcome.hits}
+        rows = [row for row in sorted(g_rows) if row not in events]
         g_t1 = torch.zeros((), dtype=torch.float64)
         g_ts = torch.zeros(len(self.plan.ts), dtype=torch.float64)
-        owners = self.problem.owners(rows, self.plan.ts)
-        for owner, gradient in zip(owners, g_rows, strict=True):
+        owners = self.problem.owners([self.outcome.times[row] for row in rows], self.plan.ts)
+        for owner, row in zip(owners, rows, strict=True):
             if isinstance(owner, int):
-                g_ts[owner] += gradient
+                g_ts[owner] += g_rows[row]
             elif owner == "t1":
-                g_t1 = g_t1 + gradient
+                g_t1 = g_t1 + g_rows[row]
         return g_t0, g_t1, g_ts
 
 
@@ -165,6 +188,7 @@ class _Reverse:
             save=SaveAt(),
             ts=(),
             reduce=None,
+            events=(),
             on_step=None,
         )
 
@@ -182,8 +206,8 @@ class _Reverse:
         if outcome.status is not Status.SUCCESS:
             raise ERRORS[outcome.status](
                 f"the reverse solve of Backsolve stopped at t = {outcome.t_end:.9g} on its way "
-                f"from {t:.9g} to {target:.9g}: {outcome.status.value}. The flow may be unstable "
-                "in reverse: use `adjoint=Checkpointed()`, which takes no reverse solve.",
+                f"from {t:.9g} to {target:.9g}: {outcome.status.value}.{outcome.message} The flow may "
+                "be unstable in reverse: `adjoint=Checkpointed()` takes no reverse solve.",
                 time=outcome.t_end,
             )
         if self.plan.controller.adaptive:  # go on at the pace found, rather than start anew

@@ -63,8 +63,8 @@ class Checkpointed:
         clock = Clock(problem, plan.ts, problem.times)
         parts = zip(starts, slopes.split(replay.lengths), replay.weights, strict=True)
         pieces = tuple(
-            DensePiece(clock.time(taken.t), clock.time(taken.t_next), y, k, weights)
-            for taken, (y, k, weights) in zip(replay.steps, parts, strict=False)
+            DensePiece(clock.time(reach.t), clock.time(reach.t_next), y, k, weights)
+            for (reach, _, _), (y, k, weights) in zip(replay.steps, parts, strict=False)
         )
         return Trajectory(replay.outcome, rows, pieces)
 

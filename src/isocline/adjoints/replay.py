@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..capture import Guard, operations_so_far
-from ..integrate import Clock, Outcome, Saver, Start, integrate
+from ..integrate import Clock, Outcome, Reach, Saver, Start, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import Memory, Step, Stepper
@@ -28,8 +28,7 @@ Gradients = tuple[Tensor | None, ...]
 class Taken(NamedTuple):
     """An accepted step: its ends, and which rows of the output it gave."""
 
-    t: float
-    t_next: float
+    reach: Reach
     first_row: int
     last_row: int
 
@@ -72,13 +71,13 @@ class Replay:
         self._saver = Saver(self.problem, plan, self._clock)
         self._row = len(self._saver.initial_times())
 
-    def accepted(self, start: Start, t_next: float, step: Step, rows: int) -> None:
+    def accepted(self, start: Start, reach: Reach, step: Step, rows: int) -> None:
         """Remember an accepted step."""
         if isinstance(step, KeptStep):
             self.kept.append(step)
         else:
             self.checkpoints.offer(Held(start.y, start.memory.essential))
-        self.steps.append(Taken(start.t, t_next, self._row, self._row + rows))
+        self.steps.append(Taken(reach, self._row, self._row + rows))
         self._row += rows
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,8 +135,8 @@ class Replay:
         offset = len(self.kept)
 
         def advance(index: int, held: Held) -> Held:
-            taken = self.steps[offset + index]
-            step = self._stepper.advance(taken.t, taken.t_next, held.y, held.memory)
+            reach = self.steps[offset + index].reach
+            step = self._stepper.advance(reach.t, reach.t_next, held.y, held.memory)
             return Held(step.y1, step.memory.essential)
 
         kept, count = self.checkpoints, len(self.steps) - offset
@@ -164,11 +163,11 @@ class Replay:
         guard: Guard,
     ) -> tuple[Cotangent, Gradients]:
         """Take a step again with a graph; cotangents of its start, gradients of `inputs`."""
-        taken, clock = self.steps[index], self._clock
+        reach, clock = self.steps[index].reach, self._clock
         with torch.enable_grad():
             y, memory = held.y.detach().requires_grad_(), as_leaves(held.memory)
             before = operations_so_far(y)
-            step = self._stepper.advance(clock.time(taken.t), clock.time(taken.t_next), y, memory)
+            step = self._stepper.advance(clock.time(reach.t), clock.time(reach.t_next), y, memory)
             rows, weights = self._outputs(index, y, step, cotangents)
             size = operations_so_far(y) - before
         outputs, pulls = end.pair(step)
@@ -200,7 +199,7 @@ class Replay:
         rows: list[Tensor] = []
         weights: list[Tensor] = []
         if taken.first_row < taken.last_row:
-            rows += self._saver.rows(taken.t, taken.t_next, step)
+            rows += self._saver.rows(taken.reach, step)
             weights += g_rows[taken.first_row : taken.last_row].split([len(r) for r in rows])
         if g_slopes.numel():
             rows += [start, step.dense().slopes]

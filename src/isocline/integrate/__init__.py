@@ -2,9 +2,12 @@
 
 from .clock import Clock as Clock
 from .dense import DenseOutput as DenseOutput
+from .dispatch import integrate as integrate
 from .loop import Outcome as Outcome
 from .loop import Recorder as Recorder
 from .loop import Start as Start
-from .loop import integrate as integrate
 from .saving import Saver as Saver
 from .still import stand_still as stand_still
+from .watch import Hit as Hit
+from .watch import Reach as Reach
+from .watch import condition_at as condition_at

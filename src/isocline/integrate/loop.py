@@ -19,6 +19,7 @@ from ..solution import Status
 from ..solvers.base import DensePiece, Memory, Step
 from .clock import Clock
 from .saving import Saver, dense_piece
+from .watch import Hit, Reach, Watch
 
 __all__ = ["Outcome", "Recorder", "Start", "integrate"]
 
@@ -32,14 +33,13 @@ _ULPS = 4
 class Recorder(Protocol):
     """What an adjoint remembers of the forward pass."""
 
-    def accepted(self, start: Start, t_next: float, step: Step, rows: int) -> None:
-        """A step was taken from `start` to `t_next`; it gave `rows` rows of output."""
+    def accepted(self, start: Start, reach: Reach, step: Step, rows: int) -> None:
+        """A step was taken from `start`; what counts of it gave `rows` rows of output."""
 
 
 class Start(NamedTuple):
     """Where a step starts from."""
 
-    t: float
     y: Tensor
     memory: Memory
 
@@ -50,9 +50,11 @@ class Outcome:
 
     Attributes:
         times: times of the rows.
-        rows: chunks of saved states, each of shape (rows, N).
+        rows: chunks of saved states, each of shape (rows, N), and of states at events.
+        hits: the events that took place, each with the index of its row.
         reduced: what `plan.reduce` made of each row, if it was given; `rows` is empty then.
         y: state at `t_end`.
+        message: a sentence with a black box's own words on its failure, or nothing.
         h: length of the step that would have come next.
         pieces, ends: interpolants and step ends, where dense output was asked for.
     """
@@ -61,11 +63,13 @@ class Outcome:
     y: Tensor
     h: float = 0.0
     status: Status = Status.SUCCESS
+    message: str = ""
     failed_samples: tuple[int, ...] = ()
     accepted: int = 0
     rejected: int = 0
     times: list[float] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
+    hits: list[tuple[Hit, int]] = field(default_factory=list)
     reduced: list[Any] = field(default_factory=list)
     pieces: list[DensePiece] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
@@ -103,6 +107,7 @@ class _Loop:
         inside = [s for s in self.controller.stops if 0 < self._ahead(s) < self._ahead(problem.t1)]
         self.targets = [problem.t1, *sorted(set(inside), key=self._ahead, reverse=True)]
         self.found = Outcome(problem.t0, problem.y0)
+        self.watch = Watch(plan.events, problem.t0, problem.y0) if plan.events else None
         self.memory = Memory()
         self.control: Any = self.controller.init(plan.solver.error_order)
         self.finite = True  # whether the last attempt was
@@ -170,7 +175,8 @@ class _Loop:
     def _shortest(self, t: float) -> float:
         """The least length that moves the time; near t = 0 in proportion to the span."""
         span = abs(self.problem.t1 - self.problem.t0)
-        return _ULPS * math.ulp(max(abs(t), 1e-6 * span))
+        least = 1e-6 * span if math.isfinite(span) else 0.0
+        return _ULPS * math.ulp(max(abs(t), least))
 
     def _next_time(self) -> float:
         """End of the step to try: at most the next target, and never past it."""
@@ -198,26 +204,31 @@ class _Loop:
 
     def _accept(self, t: float, t_next: float, step: Step, decision: Decision) -> None:
         found = self.found
-        rows = self.saver.rows(t, t_next, step)
+        reach = Reach(t, t_next) if self.watch is None else self.watch.reach(t, t_next, step)
+        rows = self.saver.rows(reach, step)
         if rows:
-            self._keep(self.saver.times(t, t_next), rows)
+            self._keep(self.saver.times(reach), rows)
+            first = len(found.times) - len(reach.hits)
+            found.hits += [(hit, first + i) for i, hit in enumerate(reach.hits)]
         if self.plan.save.dense:
             found.pieces.append(dense_piece(step))
-            found.ends.append(t_next)
+            found.ends.append(reach.end)
         if self.recorder is not None:
-            start = Start(t, found.y, self.memory)
-            self.recorder.accepted(start, t_next, step, sum(map(len, rows)))
+            self.recorder.accepted(Start(found.y, self.memory), reach, step, sum(map(len, rows)))
         # A step cut short at a target says little about the next: keep the length it had before.
         cut_short = t_next == self.targets[-1] and abs(t_next - t) < self.tried
         found.h = max(self.tried, decision.h) if cut_short else decision.h
-        found.t_end, found.y, self.memory = t_next, step.y1, step.memory
         found.accepted += 1
         self.finite = True
+        if self.plan.on_step is not None:
+            self.plan.on_step(reach.end)
+        if reach.cut:
+            found.status, found.t_end, found.y = Status.EVENT, reach.end, rows[-1][-1]
+            return
+        found.t_end, found.y, self.memory = t_next, step.y1, step.memory
         self.tolerance.advance()
         if t_next == self.targets[-1]:
             self.targets.pop()
-        if self.plan.on_step is not None:
-            self.plan.on_step(t_next)
 
     def _keep(self, times: list[float], rows: tuple[Tensor, ...]) -> None:
         self.found.times += times

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..problem import Plan, Problem
 from ..solvers.base import DensePiece, Step
 from .clock import Clock
+from .watch import Reach
 
 __all__ = ["Saver", "dense_piece"]
 
@@ -45,41 +46,54 @@ class Saver:
             count += bisect_right(self._rising, self._sign * self.problem.t0)
         return [self.problem.t0] * count
 
-    def times(self, t: float, t_next: float) -> list[float]:
+    def times(self, reach: Reach) -> list[float]:
         """Times of the rows that `rows` gives for the same step."""
-        first, last = self._window(t, t_next)
+        first, last = self._window(reach)
         times = list(self.plan.ts[first:last])
-        if self._keeps_end(t_next, times):
-            times.append(t_next)
-        return times
+        if self._keeps_end(reach, times):
+            times.append(reach.end)
+        return [*times, *(hit.t for hit in reach.hits)]
 
-    def rows(self, t: float, t_next: float, step: Step) -> tuple[Tensor, ...]:
-        """Output of an accepted step in order of time, each shape (rows, N); usually nothing."""
-        first, last = self._window(t, t_next)
+    def rows(self, reach: Reach, step: Step) -> tuple[Tensor, ...]:
+        """Output of an accepted step, each shape (rows, N); usually nothing.
+
+        In order of time, and after that the states at the events in it.
+        """
+        if not reach.hits:
+            return self._saved(reach, step)
+        events = torch.tensor([hit.t for hit in reach.hits], dtype=torch.float64)
+        states = step.dense().at(events)
+        end = states[-1] if reach.cut else step.y1
+        return (*self._saved(reach, step, end), states)
+
+    def _saved(self, reach: Reach, step: Step, end: Tensor | None = None) -> tuple[Tensor, ...]:
+        """What was asked for; `end` is the state where the step's reach ends."""
+        first, last = self._window(reach)
         found: list[Tensor] = []
+        y1 = step.y1 if end is None else end
         if first < last:
-            at_end = not self.clock.recording and self.plan.ts[last - 1] == t_next
-            count_inside = bisect_left(self._rising, self._sign * t_next) if at_end else last
+            at_end = not self.clock.recording and self.plan.ts[last - 1] == reach.end
+            count_inside = bisect_left(self._rising, self._sign * reach.end) if at_end else last
             if first < count_inside:
                 piece = step.dense()
                 found.append(piece.at(self.clock.outputs(first, count_inside)))
-            found += [step.y1.unsqueeze(0)] * (last - max(first, count_inside))
-        if self._keeps_end(t_next, self.plan.ts[first:last]):
-            found.append(step.y1.unsqueeze(0))
+            found += [y1.unsqueeze(0)] * (last - max(first, count_inside))
+        if self._keeps_end(reach, self.plan.ts[first:last]):
+            found.append(y1.unsqueeze(0))
         return tuple(found)
 
-    def _window(self, t: float, t_next: float) -> tuple[int, int]:
-        """Which of ts fall into (t, t_next]; those at t0 belong to the first step if recording."""
-        at_start = self.clock.recording and t == self.problem.t0
+    def _window(self, reach: Reach) -> tuple[int, int]:
+        """Which of ts fall into (t, end]; those at t0 belong to the first step if recording."""
+        at_start = self.clock.recording and reach.t == self.problem.t0
         search = bisect_left if at_start else bisect_right
-        first = search(self._rising, self._sign * t)
-        return first, bisect_right(self._rising, self._sign * t_next)
+        first = search(self._rising, self._sign * reach.t)
+        return first, bisect_right(self._rising, self._sign * reach.end)
 
-    def _keeps_end(self, t_next: float, times: Sequence[float]) -> bool:
+    def _keeps_end(self, reach: Reach, times: Sequence[float]) -> bool:
         save = self.plan.save
         if save.steps:  # a step that ends at an output time is one row, not two
-            return not times or times[-1] != t_next
-        return save.keeps_t1 and t_next == self.problem.t1
+            return not times or times[-1] != reach.end
+        return save.keeps_t1 and (reach.final or reach.end == self.problem.t1)
 
 
 def dense_piece(step: Step) -> DensePiece:
