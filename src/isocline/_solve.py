@@ -14,9 +14,10 @@ from .adjoints import Adjoint, Backsolve, Checkpointed
 from .adjoints.base import Trajectory
 from .controllers.base import Controller
 from .controllers.norms import make_norm
+from .diagnosis import Explanation, explain
 from .errors import InputTypeError
 from .events import Event, Occurrence, check_events
-from .integrate import DenseOutput, integrate, stand_still
+from .integrate import DenseOutput, Outcome, integrate, stand_still
 from .problem import Autocast, PackedField, Plan, Problem, SaveAt, TimeTensors, autocast_off
 from .progress import progress_bar
 from .segments import solve_in_segments
@@ -145,10 +146,7 @@ def _run(
     def run(problem: Problem, plan: Plan) -> Trajectory:
         if problem.t0 != problem.t1 and torch.is_grad_enabled():
             return adjoint.run(problem, plan, stats)
-        go = stand_still if problem.t0 == problem.t1 else integrate
-        outcome = go(problem, plan)
-        rows = torch.cat(outcome.rows) if outcome.rows else None
-        return Trajectory(outcome, rows, tuple(outcome.pieces))
+        return _run_plainly(problem, plan)
 
     if events:
         found, occurrences = solve_in_segments(problem, plan, events, run)
@@ -160,10 +158,44 @@ def _run(
     stats.nfe_forward = packed.evaluations
     stats.steps_accepted, stats.steps_rejected = outcome.accepted, outcome.rejected
     stats.wall_time = perf_counter() - began
-    solution = _unpacked(problem, plan, found, stats, occurrences)
+    solution = replace(
+        _unpacked(problem, plan, found, stats, occurrences),
+        again=_way_to_explain(problem, plan, events, stats, adjoint),
+    )
     if throw and outcome.status not in (Status.SUCCESS, Status.EVENT):
         raise _failure(solution, packed.packing, outcome.message)
     return solution
+
+
+def _run_plainly(problem: Problem, plan: Plan) -> Trajectory:
+    """Integrate without an adjoint."""
+    go = stand_still if problem.t0 == problem.t1 else integrate
+    outcome = go(problem, plan)
+    rows = torch.cat(outcome.rows) if outcome.rows else None
+    return Trajectory(outcome, rows, tuple(outcome.pieces))
+
+
+def _way_to_explain(
+    problem: Problem, plan: Plan, events: tuple[Event, ...], stats: Statistics, adjoint: Adjoint
+) -> Callable[[], Explanation] | None:
+    """Takes the solve again for `Solution.explain`; None for a black box, which shows no steps."""
+    if isinstance(plan.solver, Boxed):
+        return None
+    used = adjoint if torch.is_grad_enabled() else None
+    # Without the caller's graph, which the solution need not keep alive.
+    problem = replace(problem, y0=problem.y0.detach(), times=None)
+    plan = replace(plan, save=SaveAt(), ts=(), on_step=None)
+
+    def again(problem: Problem, plan: Plan) -> Outcome:
+        if events:
+            return solve_in_segments(problem, plan, events, _run_plainly)[0].outcome
+        return _run_plainly(problem, plan).outcome
+
+    def explanation() -> Explanation:
+        with autocast_off(problem.field.packing.device):
+            return explain(problem, plan, again, stats, used)
+
+    return explanation
 
 
 def _unpacked(

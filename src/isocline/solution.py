@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from .events import Occurrence
 from .state import State
 
 if TYPE_CHECKING:
+    from .diagnosis import Explanation
     from .integrate.dense import DenseOutput
 
 __all__ = ["ERRORS", "Solution", "Statistics", "Status"]
@@ -81,6 +83,7 @@ class Solution:
         events: the events that took place, in order of time.
         failed_samples: indices of the samples at fault, where the failure can be laid to some.
         dense: the continuous solution, with `SaveAt(dense=True)`; call the solution itself.
+        again: takes the solve again under observation, for `explain`.
     """
 
     ts: Tensor
@@ -91,6 +94,7 @@ class Solution:
     failed_samples: tuple[int, ...] = ()
     events: tuple[Occurrence, ...] = ()
     dense: DenseOutput | None = field(default=None, repr=False)
+    again: Callable[[], Explanation] | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, t: Tensor | float) -> State:
         """The state at time(s) `t` inside the span solved, from the method's own interpolant.
@@ -110,3 +114,29 @@ class Solution:
                 "Pass `save=SaveAt(dense=True)` to `solve`.",
             )
         return self.dense(t)
+
+    def explain(self) -> Explanation:
+        """Why the solve went as it did: print the answer, or read its attributes.
+
+        Which components dominated the error, where steps were rejected, whether the problem looks
+        stiff and what to use then, evaluations and memory. The solve is taken again for it,
+        without a graph and under observation, so a solve that is never explained pays nothing.
+
+        Raises:
+            InputError: for a solution that was pickled, which does not keep its field.
+        """
+        if self.again is None:
+            raise InputError(
+                "explain",
+                "a solution that was pickled, or that a black box computed",
+                "one whose steps can be taken again",
+            )
+        return self.again()
+
+    def __getstate__(self) -> list[Any]:
+        """All fields but the way to take the solve again, which holds the user's field."""
+        return [None if f.name == "again" else getattr(self, f.name) for f in fields(self)]
+
+    def __setstate__(self, state: list[Any]) -> None:
+        for f, value in zip(fields(self), state, strict=True):
+            object.__setattr__(self, f.name, value)

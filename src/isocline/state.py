@@ -95,6 +95,18 @@ def _in_order(template: State, tree: State) -> Iterator[Any]:
         yield tree
 
 
+def _paths(tree: State, path: str = "") -> Iterator[str]:
+    """Where each leaf stands, in the order in which they are packed."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _paths(value, f"{path}[{key!r}]")
+    elif isinstance(tree, (tuple, list)):
+        for position, value in enumerate(tree):
+            yield from _paths(value, f"{path}[{position}]")
+    else:
+        yield path
+
+
 @dataclass(frozen=True, slots=True)
 class Packing:
     """Where each leaf of a state lies in the packed vector.
@@ -199,6 +211,19 @@ class Packing:
         if len(self.sizes) == 1:
             return [vector.view(rows, -1)]
         return [piece.view(rows, -1) for piece in vector.split(self.sizes)]
+
+    def locate(self, place: int) -> tuple[str, tuple[int, ...]]:
+        """Which leaf an element of the packed vector belongs to, and its index there.
+
+        The leaf is "y" where the state is one tensor, else such as "['v']" or "[1][0]".
+        """
+        names = ["y"] if self.single else list(_paths(self.template))
+        for name, shape, size in zip(names, self.shapes, self.sizes, strict=True):
+            if place < size:
+                index = torch.unravel_index(torch.tensor(place), shape)
+                return name, tuple(int(i) for i in index)
+            place -= size
+        raise IndexError(f"{place} elements beyond the end of the packed state")
 
     def check_derivative(self, derivative: State) -> None:
         """Raise `InputError` unless `derivative` could be the rate of change of the state."""

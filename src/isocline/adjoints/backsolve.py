@@ -14,7 +14,7 @@ where the reverse flow is unstable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -22,19 +22,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..capture import Guard, capture, operations_so_far
-from ..controllers.norms import Norm, joined
+from ..capture import Guard, capture
+from ..controllers.base import Controller
+from ..controllers.norms import Norm, joined, scalar
 from ..errors import GradientError, InputError
 from ..integrate import Outcome, integrate
-from ..problem import PackedField, Plan, Problem, SaveAt, autocast_off
+from ..problem import Plan, Problem, SaveAt, autocast_off
 from ..solution import ERRORS, Statistics, Status
 from ..solvers.base import Solver
 from ..solvers.external import BlackBox, Boxed
-from ..state import Packing
-from ..validate import check_solver
+from ..state import Packing, State
+from ..validate import check_controller, check_solver
+from .augmented import AdjointField, adjoint_norm, extended, size_of, unflattened
 from .base import Inputs, Trajectory, once, stacked, tensors_of_times, without_hooks
 
-__all__ = ["Backsolve"]
+__all__ = ["Backsolve", "ReverseNorm"]
+
+ReverseNorm = Callable[[State, State, Mapping[Tensor, Tensor]], Tensor]
+"""(y, adjoint, parameters' adjoints by parameter) -> scalar: each an error over tolerance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +52,22 @@ class Backsolve:
         seminorm: leave the parameter adjoint out of the error norm (Kidger, Chen and Lyons 2021,
             "Hey, that's not an ODE"): it is a plain integral, so its error feeds back into
             nothing, and fewer steps serve.
+        controller, dt0: steps of the reverse solve; None for the forward ones.
+        max_steps: limit on attempted steps between two saved states; None for the forward one.
+        norm: of the reverse solve, in place of the forward one's of state and adjoint each.
+        parameters: the tensors besides y0 and times that are to receive a gradient; None for
+            all that the field depends on.
     """
 
     solver: Solver | BlackBox | str | None = None
     rtol: float | None = None
     atol: float | None = None
     seminorm: bool = False
+    controller: Controller | None = None
+    dt0: float | None = None
+    max_steps: int | None = None
+    norm: ReverseNorm | None = None
+    parameters: tuple[Tensor, ...] | None = None
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph and attach the reverse solve to the result."""
@@ -69,43 +84,70 @@ class Backsolve:
         start = problem.y0.real.new_tensor(problem.t0)
         captured = capture(problem.field, start, problem.y0)
         solver = plan.solver if self.solver is None else check_solver(self.solver)
-        if self.seminorm and isinstance(solver, Boxed):
-            raise InputError(
-                "Backsolve.seminorm",
-                f"True with {solver.name}",
-                "False: a black box measures the error with a norm of its own",
-                "Or give `Backsolve(solver=...)` a solver of isocline.",
-            )
-        if plan.controller.adaptive and not solver.adaptive:
-            raise InputError(
-                "Backsolve.solver",
-                f"{solver.name}, which has no error estimate, under an adaptive controller",
-                "a solver with an error estimate, or a solve of constant steps",
-            )
-        reverse_plan = replace(
-            plan,
-            solver=solver,
-            rtol=plan.rtol if self.rtol is None else self.rtol,
-            atol=plan.atol if self.atol is None else self.atol,
-        )
-        solves = _Solves(
-            replace(problem, f0=captured.value), plan, reverse_plan, self.seminorm, stats
-        )
+        reverse = self._reversed(plan, solver)
+        solves = _Solves(replace(problem, f0=captured.value), plan, reverse, self, stats)
         inputs = Inputs(captured, problem.field.tensor_args)
         every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
         rows = _Backsolved.apply(solves, inputs, *every)  # type: ignore[no-untyped-call]
         return Trajectory(solves.outcome, rows)
+
+    def _reversed(self, plan: Plan, solver: Solver) -> Plan:
+        """The plan of the reverse solve, as far as it does not depend on what was captured."""
+        if (self.seminorm or self.norm is not None) and isinstance(solver, Boxed):
+            raise InputError(
+                "Backsolve.seminorm, Backsolve.norm",
+                f"one of them with {solver.name}",
+                "neither: a black box measures the error with a norm of its own",
+                "Or give `Backsolve(solver=...)` a solver of isocline.",
+            )
+        controller, dt0 = plan.controller, plan.dt0 if self.dt0 is None else self.dt0
+        if self.controller is not None:
+            controller = check_controller(self.controller, solver, dt0)
+        elif controller.adaptive and not solver.adaptive:
+            raise InputError(
+                "Backsolve.solver",
+                f"{solver.name}, which has no error estimate, under an adaptive controller",
+                "a solver with an error estimate, or `Backsolve(controller=Constant(), dt0=...)`",
+            )
+        return replace(
+            plan,
+            solver=solver,
+            controller=controller,
+            dt0=dt0,
+            rtol=plan.rtol if self.rtol is None else self.rtol,
+            atol=plan.atol if self.atol is None else self.atol,
+            max_steps=plan.max_steps if self.max_steps is None else self.max_steps,
+        )
+
+    def wanted(self, captured: Sequence[Tensor]) -> list[Tensor]:
+        """Those of the captured tensors that are to receive a gradient."""
+        if self.parameters is None:
+            return list(captured)
+        named = set(map(id, self.parameters))
+        known = set(map(id, captured))
+        if any(p.grad_fn is not None and id(p) not in known for p in self.parameters):
+            return list(captured)  # its own leaves were captured in its place: keep them all
+        return [tensor for tensor in captured if id(tensor) in named]
+
+    def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
+        """Estimated bytes kept: the state at the end."""
+        return state, 4 * state + step
 
 
 class _Solves:
     """The forward solve, and the reverse one that differentiates it."""
 
     def __init__(
-        self, problem: Problem, plan: Plan, reverse: Plan, seminorm: bool, stats: Statistics
+        self,
+        problem: Problem,
+        plan: Plan,
+        reverse: Plan,
+        settings: Backsolve,
+        stats: Statistics,
     ) -> None:
         self.wants_times = problem.times is not None
         self.problem = replace(problem, y0=problem.y0.detach(), times=None)
-        self.plan, self.reverse_plan, self.seminorm, self.stats = plan, reverse, seminorm, stats
+        self.plan, self.reverse_plan, self.settings, self.stats = plan, reverse, settings, stats
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Integrate; the rows (T, N) and the state at the end (N,)."""
@@ -117,7 +159,7 @@ class _Solves:
     ) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
         """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
         problem, outcome = self.problem, self.outcome
-        reverse = _Reverse(problem, self.reverse_plan, captured, self.seminorm)
+        reverse = _Reverse(problem, self.reverse_plan, captured, self.settings)
         t, y = outcome.t_end, end
         adjoint = torch.zeros_like(y)
         g_times: dict[int, Tensor] = {}  # of the rows' own times
@@ -173,18 +215,21 @@ class _Reverse:
     """The reverse solve, in pieces between saved states."""
 
     def __init__(
-        self, problem: Problem, plan: Plan, captured: Sequence[Tensor], seminorm: bool
+        self, problem: Problem, plan: Plan, captured: Sequence[Tensor], settings: Backsolve
     ) -> None:
         self.size = problem.y0.numel()
-        self.captured = captured
-        self.field = _AdjointField(problem.field, captured)
+        self.known = captured
+        self.captured = settings.wanted(captured)
+        self.field = AdjointField(problem.field, self.captured, Guard(captured))
         count = self.field.packing.size - 2 * self.size
         self.parameters = problem.y0.new_zeros(count)
         self.plan = replace(
             plan,
-            rtol=_extended(plan.rtol, self.size, count),
-            atol=_extended(plan.atol, self.size, count),
-            norm=_adjoint_norm(plan.norm, self.size, seminorm),
+            rtol=extended(plan.rtol, self.size, count),
+            atol=extended(plan.atol, self.size, count),
+            norm=adjoint_norm(plan.norm, self.size, settings.seminorm)
+            if settings.norm is None
+            else self._norm(settings.norm, problem.field.packing),
             save=SaveAt(),
             ts=(),
             reduce=None,
@@ -206,8 +251,8 @@ class _Reverse:
         if outcome.status is not Status.SUCCESS:
             raise ERRORS[outcome.status](
                 f"the reverse solve of Backsolve stopped at t = {outcome.t_end:.9g} on its way "
-                f"from {t:.9g} to {target:.9g}: {outcome.status.value}.{outcome.message} The flow may "
-                "be unstable in reverse: `adjoint=Checkpointed()` takes no reverse solve.",
+                f"from {t:.9g} to {target:.9g}: {outcome.status.value}.{outcome.message} The flow "
+                "may be unstable in reverse: `adjoint=Checkpointed()` takes no reverse solve.",
                 time=outcome.t_end,
             )
         if self.plan.controller.adaptive:  # go on at the pace found, rather than start anew
@@ -217,105 +262,33 @@ class _Reverse:
 
     def parameter_gradients(self) -> list[Tensor | None]:
         """Gradients of the captured tensors, None for those that no evaluation used."""
-        sizes = [_size(tensor, self.parameters.dtype) for tensor in self.captured]
-        pieces = self.parameters.split(sizes)
-        return [
-            _unflattened(piece, tensor) if touched else None
-            for piece, tensor, touched in zip(
-                pieces, self.captured, self.field.touched, strict=True
+        found = {
+            id(tensor): piece
+            for (tensor, piece), touched in zip(
+                self._by_parameter(self.parameters).items(), self.field.touched, strict=True
             )
-        ]
+            if touched
+        }
+        return [found.get(id(tensor)) for tensor in self.known]
 
+    def _by_parameter(self, vector: Tensor) -> dict[Tensor, Tensor]:
+        """A vector of the parameters' adjoints, or of their errors, by parameter."""
+        sizes = [size_of(tensor, vector.dtype) for tensor in self.captured]
+        pieces = zip(self.captured, vector.split(sizes), strict=True)
+        return {tensor: unflattened(piece, tensor) for tensor, piece in pieces}
 
-class _AdjointField:
-    """(y, a, theta's adjoint) -> their rates of change; stands in for a `PackedField`."""
+    def _norm(self, norm: ReverseNorm, packing: Packing) -> Norm:
+        """The user's norm over the state of the reverse solve."""
 
-    def __init__(self, field: PackedField, captured: Sequence[Tensor]) -> None:
-        self.field = field
-        self.captured = captured
-        self.guard = Guard(captured)
-        self.touched = [False] * len(captured)
-        self.evaluations = 0
-        inner = field.packing
-        count = sum(_size(tensor, inner.dtype) for tensor in captured)
-        shapes = (*inner.shapes, *inner.shapes, torch.Size([count]))
-        self.packing = Packing(
-            template=(),
-            shapes=shapes,
-            dtypes=(inner.dtype,) * len(shapes),
-            sizes=tuple(shape.numel() for shape in shapes),
-            dtype=inner.dtype,
-            device=inner.device,
-            batch=None,
-        )
-        self._size = inner.size
+        def measured(error: Tensor) -> Tensor:
+            y, adjoint, rest = error.split([self.size, self.size, len(error) - 2 * self.size])
+            parameters = self._by_parameter(rest)
+            return scalar(norm(packing.unpack(y), packing.unpack(adjoint), parameters))
 
-    def __call__(self, t: Tensor, state: Tensor) -> Tensor:
-        self.evaluations += 1
-        y, adjoint = state[: self._size], state[self._size : 2 * self._size]
-        with torch.enable_grad():
-            leaf = y.detach().requires_grad_()
-            before = operations_so_far(leaf)
-            slope = self.field(t, leaf)
-            size = operations_so_far(leaf) - before
-        if not slope.requires_grad:  # a field that depends on nothing but t
-            return torch.cat([slope, torch.zeros_like(state[self._size :])])
-        self.guard.check([slope], [leaf], size)
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            slope, [leaf, *self.captured], -adjoint, allow_unused=True, retain_graph=True
-        )
-        self.touched = [
-            before or gradient is not None
-            for before, gradient in zip(self.touched, found[1:], strict=True)
-        ]
-        parts = [
-            _flattened(torch.zeros_like(tensor) if gradient is None else gradient, state.dtype)
-            for gradient, tensor in zip(found, [leaf, *self.captured], strict=True)
-        ]
-        return torch.cat([slope.detach(), *parts])
+        def of_all(*errors: Tensor, combine: Any = None) -> Tensor:
+            return joined([measured(error) for error in errors], combine)
 
-
-def _size(tensor: Tensor, dtype: torch.dtype) -> int:
-    """Elements that a tensor's gradient takes in a vector of `dtype`."""
-    return tensor.numel() * (2 if tensor.is_complex() and not dtype.is_complex else 1)
-
-
-def _flattened(gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """A gradient as a vector of `dtype`; complex numbers as pairs where it is real."""
-    if gradient.is_complex() and not dtype.is_complex:
-        gradient = torch.view_as_real(gradient.resolve_conj())
-    return gradient.reshape(-1).to(dtype)
-
-
-def _unflattened(vector: Tensor, like: Tensor) -> Tensor:
-    """What `_flattened` made, shaped as the tensor whose gradient it is."""
-    if like.is_complex() and not vector.is_complex():
-        return torch.view_as_complex(vector.view(*like.shape, 2)).to(like)
-    real = vector.real if vector.is_complex() and not like.is_complex() else vector
-    return real.view(like.shape).to(like)
-
-
-def _extended(tolerance: float | Tensor, size: int, count: int) -> float | Tensor:
-    """A tolerance of the state, for state and adjoint alike; parameters get the tightest."""
-    if not isinstance(tolerance, Tensor) or tolerance.ndim == 0:
-        return tolerance
-    tolerance = tolerance.expand(size)
-    return torch.cat([tolerance, tolerance, tolerance.min().expand(count)])
-
-
-def _adjoint_norm(norm: Norm, size: int, seminorm: bool) -> Norm:
-    """The largest of the state's norm, the adjoint's and, unless left out, the parameters' RMS."""
-
-    def extended(*errors: Tensor, combine: Any = None) -> Tensor:
-        parts = [[e[:size] for e in errors], [e[size : 2 * size] for e in errors]]
-        norms = [norm(*part, combine=combine) for part in parts]
-        if not seminorm and errors[0].numel() > 2 * size:
-            rest = [e[2 * size :] for e in errors]
-            sizes = [torch.linalg.vector_norm(e) / e.numel() ** 0.5 for e in rest]
-            norms.append(joined(sizes, combine))
-        return torch.stack(norms).amax(0)
-
-    return extended
+        return of_all
 
 
 class _Backsolved(torch.autograd.Function):

@@ -60,6 +60,15 @@ class Adjoint(Protocol):
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Solve, remember what the gradient needs, and count backward work into `stats`."""
 
+    def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
+        """Estimated bytes kept until the backward pass, and needed besides during it.
+
+        Args:
+            steps: accepted steps.
+            state: bytes of a state.
+            step: bytes of what autograd keeps of one step.
+        """
+
 
 class Cotangent(NamedTuple):
     """The gradient of a loss with respect to where a step starts, or to where it ends.

@@ -61,12 +61,19 @@ class Checkpointed:
         replay = Replay(problem, plan, self.slots, keep, stats)
         rows, starts, slopes = _Replayed.apply(replay, inputs, *every)  # type: ignore[no-untyped-call]
         clock = Clock(problem, plan.ts, problem.times)
-        parts = zip(starts, slopes.split(replay.lengths), replay.weights, strict=True)
+        parts = zip(starts, slopes.split(replay.lengths), replay.bases, strict=True)
         pieces = tuple(
-            DensePiece(clock.time(reach.t), clock.time(reach.t_next), y, k, weights)
-            for (reach, _, _), (y, k, weights) in zip(replay.steps, parts, strict=False)
+            DensePiece(clock.time(reach.t), clock.time(reach.t_next), y, k, *basis)
+            for (reach, _, _), (y, k, basis) in zip(replay.steps, parts, strict=False)
         )
         return Trajectory(replay.outcome, rows, pieces)
+
+    def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
+        """Estimated bytes kept: states, and graphs as far as the budget goes."""
+        if self.slots is not None:
+            return min(steps, self.slots) * state, step
+        graphs = min(steps, self.graph_budget // max(1, step))
+        return graphs * step + (steps - graphs) * state, 0 if graphs == steps else step
 
     def _graphs_to_keep(self, captured: Captured, plan: Plan) -> int:
         """How many steps' graphs fit the budget."""

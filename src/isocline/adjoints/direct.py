@@ -26,3 +26,7 @@ class Direct:
         clock = Clock(problem, plan.ts, problem.times)
         outcome = integrate(problem, plan, clock=clock)
         return Trajectory(outcome, stacked(outcome.rows, problem.y0), tuple(outcome.pieces))
+
+    def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
+        """Estimated bytes kept: the graph of every step."""
+        return steps * (state + step), 0

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..capture import operations_so_far
 from ..solvers.base import DensePiece, Field, Memory, Solver, Step, Stepper, Time
+from ..solvers.wrapped import WrappedSolver
 from ..state import Packing
 from .base import Cotangent, pulled_back
 
@@ -78,52 +79,17 @@ class KeptStep(Step):
         return [self.y0, *slope, *self.memory0.carried]
 
 
-@dataclass(frozen=True, slots=True)
-class KeepingSolver:
+class KeepingSolver(WrappedSolver):
     """A solver whose first steps, up to a limit, carry their graphs.
 
-    Attributes:
+    Args:
         solver: the solver proper.
         limit: number of accepted steps to keep.
     """
 
-    solver: Solver
-    limit: int
-
-    @property
-    def name(self) -> str:
-        """Name of the solver proper."""
-        return self.solver.name
-
-    @property
-    def reference(self) -> str:
-        """Source of the solver proper."""
-        return self.solver.reference
-
-    @property
-    def order(self) -> int:
-        """Order of the solution."""
-        return self.solver.order
-
-    @property
-    def dense_order(self) -> int:
-        """q, where the interpolant of one step errs by O(h^(q + 1))."""
-        return self.solver.dense_order
-
-    @property
-    def error_order(self) -> int:
-        """k, where the error estimate of one step is O(h^k)."""
-        return self.solver.error_order
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether the method estimates its error."""
-        return self.solver.adaptive
-
-    @property
-    def evaluations_per_step(self) -> int:
-        """Evaluations of the field that an accepted step costs."""
-        return self.solver.evaluations_per_step
+    def __init__(self, solver: Solver, limit: int) -> None:
+        super().__init__(solver)
+        self.limit = limit
 
     def bind(self, field: Field, packing: Packing) -> Stepper:
         """The solver proper, bound, and wrapped."""
