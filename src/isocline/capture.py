@@ -28,6 +28,7 @@ from torch.autograd.graph import Node
 from .errors import GradientError
 from .holdings import handed, held
 from .problem import PackedField
+from .solvers.base import Solver
 
 __all__ = ["Captured", "Guard", "capture", "operations_so_far"]
 
@@ -52,8 +53,10 @@ class Captured(NamedTuple):
     graph_bytes: int
 
 
-def capture(field: PackedField, t: Tensor, y: Tensor) -> Captured:
+def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = None) -> Captured:
     """Watch one evaluation of `field` at the 0-d time `t` and the packed state `y`, shape (N,).
+
+    Tensors that `solver` holds, trainable coefficients, count as used.
 
     Raises:
         GradientError: if the field draws random numbers, which a backward pass could not draw
@@ -73,6 +76,9 @@ def capture(field: PackedField, t: Tensor, y: Tensor) -> Captured:
             "solve and close over them, call `.eval()`, or use `adjoint=Direct()`."
         )
     used = _follow(value, leaf, found, {edge_of(tensor): tensor for tensor in visible})
+    coefficients = [tensor for tensor in held(solver) if tensor.requires_grad]
+    found.extend(coefficients)
+    used.update(map(id, coefficients))
     for tensor in list(found.tensors.values()):
         _disentangle(tensor, found)
     tensors = tuple(found.tensors.values())

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..state import Packing
 from .base import DensePiece, Field, Memory, Step, Time
-from .tableau import Tableau
+from .tableau import CENTRE, Tableau, centred
 
-__all__ = ["ExplicitRungeKutta", "ExplicitStepper", "explicit"]
+__all__ = ["ExplicitRungeKutta", "ExplicitStepper", "StageTimes", "explicit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class _Coefficients:
         flat: all rows, then b, then the error estimates, one after another.
         lengths: how many entries each row has.
         solution, errors: which rows hold b and the error estimates.
-        weights: coefficients of the interpolant, (stages, degree), float64 on the host.
+        weights: coefficients of the interpolant about `CENTRE`, (stages, degree), float64 on the
+            host.
     """
 
     def __init__(self, tableau: Tableau, dtype: torch.dtype, device: torch.device) -> None:
@@ -112,17 +113,15 @@ class _Coefficients:
             for row, node in zip(self.rows, self.nodes, strict=True)
         ]
         self.end = self.at_end.index(True) if any(self.at_end) else None
-        # A method with FSAL reaches y1 without its last stage, whose weight is zero.
-        self.needed = tableau.stages - 1 if tableau.fsal else tableau.stages
+        self.needed = tableau.needed
         table = [*self.rows, b[: self.needed], *tableau.error]
         self.lengths = [len(row) for row in table]
         entries = [float(x) for row in table for x in row]
         self.flat = torch.tensor(entries, dtype=torch.float64).to(device=device, dtype=dtype)
         self.solution = len(self.rows)
         self.errors = range(self.solution + 1, len(table))
-        self.weights = torch.tensor(
-            [[float(x) for x in row] for row in tableau.interpolant], dtype=torch.float64
-        )
+        rows = [centred(row) for row in tableau.interpolant]
+        self.weights = torch.tensor([[float(x) for x in row] for row in rows], dtype=torch.float64)
 
 
 _KNOWN: dict[tuple[int, torch.dtype, torch.device], tuple[Tableau, _Coefficients]] = {}
@@ -203,8 +202,8 @@ class ExplicitStepper:
             self._scratch = _Scratch(self.table, y)
         return self._scratch.begin(float(t_next - t))
 
-    def _times(self, t: Time, t_next: Time) -> _StageTimes:
-        return _StageTimes(self.table.nodes, t, t_next, self.device, self.time_dtype)
+    def _times(self, t: Time, t_next: Time) -> StageTimes:
+        return StageTimes(self.table.nodes, t, t_next, self.device, self.time_dtype)
 
 
 @dataclass(slots=True)
@@ -217,7 +216,7 @@ class _ExplicitStep(Step):
     y0: Tensor
     slopes: _Slopes
     rows: Sequence[Tensor]
-    times: _StageTimes
+    times: StageTimes
 
     def dense(self) -> DensePiece:
         table, slopes = self.stepper.table, self.slopes
@@ -228,10 +227,11 @@ class _ExplicitStep(Step):
             slopes.push(slope)
             if at_end:
                 self.memory = Memory(slopes.lasting(slope))
-        return DensePiece(self.t, self.t_next, self.y0, slopes.matrix(), table.weights)
+        matrix, weights = slopes.matrix(), table.weights
+        return DensePiece(self.t, self.t_next, self.y0, matrix, weights, float(CENTRE))
 
 
-class _StageTimes:
+class StageTimes:
     """The stages' times as 0-d tensors, made when asked for; equal nodes share one."""
 
     __slots__ = ("_device", "_dtype", "_known", "_nodes", "_t", "_t_next")

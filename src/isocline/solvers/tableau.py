@@ -21,9 +21,39 @@ def rationals(*values: str | int) -> tuple[Fraction, ...]:
     return tuple(Fraction(value) for value in values)
 
 
+def matrix(text: str) -> Matrix:
+    """Rows of numbers as `rationals` reads them, parted by white space; each row ends with `;`."""
+    return tuple(rationals(*row.split()) for row in text.split(";")[:-1])
+
+
 def difference(left: Sequence[Number], right: Sequence[Number]) -> tuple[Fraction, ...]:
     """Left minus right, entry by entry: the error row b - b_hat of two rows of weights."""
     return tuple(Fraction(x) - y for x, y in zip(left, right, strict=True))
+
+
+CENTRE = Fraction(1, 2)
+"""Where interpolants are expanded to be evaluated."""
+
+
+def centred(row: Sequence[Number]) -> tuple[Fraction, ...]:
+    """Of theta sum_m w_m (theta - CENTRE)^m the w, from the coefficients of theta, theta^2, ..."""
+    zero, found = Fraction(0), list[Fraction]()
+    for coefficient in reversed(row):  # Horner's scheme: times theta, plus the next one
+        shifted = [zero, *found]
+        found = [x + y * CENTRE for x, y in zip(shifted, [*found, zero], strict=True)]
+        found[0] += coefficient
+    return tuple(found)
+
+
+def hermite(b: Sequence[Number]) -> Matrix:
+    """The cubic through y, k_1, y1 and f(t1, y1), where that slope is the last stage.
+
+    It is of order 3, or of that of y1 if this is less. Its derivative is continuous over steps.
+    """
+    bubble = [[0, 3 * x, -2 * x] for x in b]
+    for row, slope in ((0, (1, -2, 1)), (-1, (0, -1, 1))):
+        bubble[row] = [x + y for x, y in zip(bubble[row], slope, strict=True)]
+    return tuple(map(tuple, bubble))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +73,8 @@ class Tableau:
         error: rows b - b_hat of s entries each: none (no error estimate), one, or the two of
             DOP853 (fifth-order row first, third-order row second).
         error_order: the step size goes with (1 / error ratio)**(1 / (error_order + 1)): the
-            order of b_hat, or with two rows that of their combination. None without an error row.
+            order to which b_hat agrees with b, or with two rows that of their combination. None
+            without an error row.
         extra_a: e further rows, of s, s + 1, ... entries, for stages that only the interpolant
             needs.
         extra_c: e further nodes.
@@ -86,6 +117,12 @@ class Tableau:
         return self.c[-1] == 1 and (*self.a[-1], 0) == self.b
 
     @property
+    def needed(self) -> int:
+        """Number of stages that y1 takes. Others serve the error estimate, or the next step."""
+        last_weight = max(j for j, weight in enumerate(self.b) if weight)
+        return self.stages - 1 if self.fsal else last_weight + 1
+
+    @property
     def adaptive(self) -> bool:
         """Whether the method estimates its own error."""
         return bool(self.error)
@@ -123,8 +160,8 @@ class Tableau:
             "error and error_order must be given together",
         )
         self._require(
-            self.error_order is None or 1 <= self.error_order < self.order,
-            f"error_order must lie between 1 and {self.order - 1}, not {self.error_order}",
+            self.error_order is None or 1 <= self.error_order <= self.order,
+            f"error_order must lie between 1 and the order {self.order}, not {self.error_order}",
         )
         self._require(
             self.digits is None or self.digits >= 1, f"digits must be positive, not {self.digits}"
