@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 OPTIONAL = (
-    "lightning", "matplotlib", "numpy", "pandas", "rich", "scipy", "sklearn", "tensorboard",
-    "torchdiffeq", "tyro",
+    "lightning", "matplotlib", "numpy", "pandas", "rich", "scipy", "sklearn", "sksundae",
+    "tensorboard", "torchdiffeq", "tyro",
 )  # fmt: skip
 
 # Torch imports some of these by itself where they are installed: only what isocline's own
@@ -72,6 +74,27 @@ def test_a_progress_bar_without_rich_says_what_to_install() -> None:
         "else:\n"
         "    raise AssertionError('no error')\n",
         guilty=[("isocline.progress", "rich")],
+    )
+
+
+@pytest.mark.parametrize(
+    ("solver", "module", "library", "package"),
+    [
+        ("lsoda", "from_scipy", "scipy", "scipy"),
+        ("cvode_bdf", "from_sundials", "sksundae", "scikit-sundae"),
+    ],
+)
+def test_a_black_box_without_its_library_says_what_to_install(
+    solver: str, module: str, library: str, package: str
+) -> None:
+    run(
+        "try:\n"
+        f"    ic.solve(lambda t, y: -y, torch.ones(2), 0, 1, solver={solver!r})\n"
+        "except ic.MissingLibraryError as error:\n"
+        f"    assert 'pip install {package}' in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError('no error')\n",
+        guilty=[(f"isocline.solvers.external.{module}", library)],
     )
 
 

@@ -97,7 +97,8 @@ def solve(
 
     Raises:
         InputError: for an argument that is wrong; the message names it.
-        MaxStepsError, StepUnderflowError, NonFiniteError: the solve failed and `throw` is true.
+        MaxStepsError, StepUnderflowError, NonFiniteError, UnsolvedStepError: the solve failed and
+            `throw` is true.
         GradientError: a gradient was asked for that cannot be computed.
     """
     if not callable(field):
@@ -156,6 +157,7 @@ def _run(
         found = run(problem, plan)
     outcome = found.outcome
     stats.nfe_forward = packed.evaluations
+    stats.jacobians, stats.linear_solves = packed.jacobians, packed.linear_solves
     stats.steps_accepted, stats.steps_rejected = outcome.accepted, outcome.rejected
     stats.wall_time = perf_counter() - began
     solution = replace(

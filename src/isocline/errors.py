@@ -18,9 +18,11 @@ __all__ = [
     "InputTypeError",
     "IsoclineError",
     "MaxStepsError",
+    "MissingLibraryError",
     "NonFiniteError",
     "SolveError",
     "StepUnderflowError",
+    "UnsolvedStepError",
 ]
 
 
@@ -39,6 +41,10 @@ class InputError(IsoclineError, ValueError):
 
 class InputTypeError(InputError, TypeError):
     """An argument has a wrong type."""
+
+
+class MissingLibraryError(IsoclineError, ImportError):
+    """An optional library is not installed; the message says how to install it."""
 
 
 class GradientError(IsoclineError, RuntimeError):
@@ -76,3 +82,7 @@ class StepUnderflowError(SolveError):
 
 class NonFiniteError(SolveError):
     """The state or its derivative became NaN or infinite, however small the step."""
+
+
+class UnsolvedStepError(SolveError):
+    """The equations of an implicit step have no solution that Newton's method could find."""

@@ -109,6 +109,8 @@ class PackedField:
         self.args = args
         self.autocast = autocast
         self.evaluations = 0
+        self.jacobians = 0  # these two are counted by implicit solvers
+        self.linear_solves = 0
         self.tensor_args = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         plain = packing.single and packing.dtypes[0] == packing.dtype
         self._shape = packing.shapes[0] if plain else None

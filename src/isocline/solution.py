@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .errors import InputError, MaxStepsError, NonFiniteError, SolveError, StepUnderflowError
+from .errors import (
+    InputError,
+    MaxStepsError,
+    NonFiniteError,
+    SolveError,
+    StepUnderflowError,
+    UnsolvedStepError,
+)
 from .events import Occurrence
 from .state import State
 
@@ -37,12 +44,17 @@ class Status(Enum):
         "the state or the field became NaN or infinite however small the step: check the field "
         "at the time named, or end the solve before a blow-up"
     )
+    UNSOLVED = (
+        "the equations of an implicit step could not be solved: shorten the step; if that does "
+        "not help, the field may jump or not be smooth near the time named"
+    )
 
 
 ERRORS: dict[Status, type[SolveError]] = {
     Status.MAX_STEPS: MaxStepsError,
     Status.STEP_UNDERFLOW: StepUnderflowError,
     Status.NON_FINITE: NonFiniteError,
+    Status.UNSOLVED: UnsolvedStepError,
 }
 """The error that a failed solve raises, by status."""
 
@@ -53,12 +65,18 @@ class Statistics:
 
     Times are wall-clock seconds. Evaluations made to replay a step in the backward pass count
     as backward evaluations.
+
+    An implicit solver forms Jacobians from evaluations, which count as such too: `jacobians` says
+    how many blocks of stages it did that for, `linear_solves` how many systems it solved with
+    them, both in the forward pass.
     """
 
     nfe_forward: int = 0
     nfe_backward: int = 0
     steps_accepted: int = 0
     steps_rejected: int = 0
+    jacobians: int = 0
+    linear_solves: int = 0
     wall_time: float = 0.0
     wall_time_backward: float = 0.0
 

@@ -36,8 +36,8 @@ def test_solvers_lists_each(capsys: pytest.CaptureFixture[str]) -> None:
     for name, solver in SOLVERS.items():
         rows = [line.split() for line in text.splitlines() if line.split()[:1] == [name]]
         assert len(rows) == 2, name
-        assert rows[0][1] == str(solver.tableau.order)
-        assert solver.tableau.reference.split()[0] in rows[1]
+        assert rows[0][1] == str(solver().order)
+        assert solver().reference.split()[0] in rows[1]
 
 
 def test_solvers_fits_a_narrow_terminal(

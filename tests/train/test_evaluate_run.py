@@ -47,9 +47,17 @@ def test_another_solver_and_adjoint(run_copy: Path) -> None:
     assert "Solver bosh3, backsolve adjoint, `last` weights" in (run_copy / "report.md").read_text()
 
 
+def test_a_solver_of_another_library_brings_its_adjoint(run_copy: Path) -> None:
+    options = EvaluateConfig(tolerances="1e-2", solver="cvode_adams", **QUICK)
+    (point,) = evaluate_run(run_copy, options)
+    assert point.nfe_backward > 1
+    assert "Solver cvode_adams, backsolve adjoint" in (run_copy / "report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"solver": "lsoda", "adjoint": "direct"}, "goes with --adjoint backsolve, not direct"),
         ({"tolerances": "x"}, "no positive number"),
         ({"solver": "rk4"}, "--solver rk4 is not an adaptive solver"),
         ({"repeats": 0}, "--repeats is 0"),

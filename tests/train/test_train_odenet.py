@@ -57,6 +57,16 @@ def test_a_run_leaves_its_files(trained: Path) -> None:
     assert not [path for path in trained.rglob("*") if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("solver", ["lsoda", "cvode_adams"])
+def test_a_solver_of_another_library_trains(solver: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = train_odenet(tiny(out, solver=solver, epochs=1))
+    assert result is not None
+    assert result.nfe_backward > 1
+    assert json.loads((out / "config.json").read_text())["adjoint"] == "backsolve"
+    assert "backsolve" in (out / "report.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_checkpoints_load_without_running_code(trained: Path, name: str) -> None:
     path = trained / "checkpoints" / f"{name}.ckpt"

@@ -14,7 +14,7 @@ where the reverse flow is unstable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -24,22 +24,25 @@ from torch import Tensor
 
 from ..capture import Guard, capture
 from ..controllers.base import Controller
-from ..controllers.norms import Norm, joined, scalar
 from ..errors import GradientError, InputError
+from ..holdings import held
 from ..integrate import Outcome, integrate
 from ..problem import Plan, Problem, SaveAt, autocast_off
 from ..solution import ERRORS, Statistics, Status
 from ..solvers.base import Solver
 from ..solvers.external import BlackBox, Boxed
-from ..state import Packing, State
-from ..validate import check_controller, check_solver
-from .augmented import AdjointField, adjoint_norm, extended, size_of, unflattened
+from ..validate import check_black_box, check_controller, check_solver
+from .augmented import (
+    AdjointField,
+    ReverseNorm,
+    adjoint_norm,
+    by_parameter,
+    extended,
+    reverse_norm,
+)
 from .base import Inputs, Trajectory, once, stacked, tensors_of_times, without_hooks
 
-__all__ = ["Backsolve", "ReverseNorm"]
-
-ReverseNorm = Callable[[State, State, Mapping[Tensor, Tensor]], Tensor]
-"""(y, adjoint, parameters' adjoints by parameter) -> scalar: each an error over tolerance."""
+__all__ = ["Backsolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,14 @@ class Backsolve:
 
     Attributes:
         solver: method of the reverse solve, or its name, or a black box; None for the forward one.
-        rtol, atol: tolerances of the reverse solve; None for the forward ones.
+        rtol, atol: tolerances of the reverse solve, numbers or vectors like the packed state; None
+            for the forward ones.
         seminorm: leave the parameter adjoint out of the error norm (Kidger, Chen and Lyons 2021,
             "Hey, that's not an ODE"): it is a plain integral, so its error feeds back into
             nothing, and fewer steps serve.
-        controller, dt0: steps of the reverse solve; None for the forward ones.
+        controller: chooses the steps of the reverse solve; None for the forward one.
+        dt0: first step of the reverse solve. None for the forward one, unless there is a
+            `controller`, which is then to choose it.
         max_steps: limit on attempted steps between two saved states; None for the forward one.
         norm: of the reverse solve, in place of the forward one's of state and adjoint each.
         parameters: the tensors besides y0 and times that are to receive a gradient; None for
@@ -60,8 +66,8 @@ class Backsolve:
     """
 
     solver: Solver | BlackBox | str | None = None
-    rtol: float | None = None
-    atol: float | None = None
+    rtol: float | Tensor | None = None
+    atol: float | Tensor | None = None
     seminorm: bool = False
     controller: Controller | None = None
     dt0: float | None = None
@@ -81,6 +87,12 @@ class Backsolve:
                     else "use `adjoint=Checkpointed()`."
                 )
             )
+        if any(tensor.requires_grad for tensor in held(plan.solver)):
+            raise GradientError(
+                "the solver has parameters of its own, and the adjoint equation that Backsolve "
+                "solves is that of the exact solution, which does not depend on them: use "
+                "`adjoint=Checkpointed()`, or freeze them with `requires_grad_(False)`."
+            )
         start = problem.y0.real.new_tensor(problem.t0)
         captured = capture(problem.field, start, problem.y0)
         solver = plan.solver if self.solver is None else check_solver(self.solver)
@@ -93,15 +105,12 @@ class Backsolve:
 
     def _reversed(self, plan: Plan, solver: Solver) -> Plan:
         """The plan of the reverse solve, as far as it does not depend on what was captured."""
-        if (self.seminorm or self.norm is not None) and isinstance(solver, Boxed):
-            raise InputError(
-                "Backsolve.seminorm, Backsolve.norm",
-                f"one of them with {solver.name}",
-                "neither: a black box measures the error with a norm of its own",
-                "Or give `Backsolve(solver=...)` a solver of isocline.",
-            )
+        own = {"controller": self.controller, "dt0": self.dt0, "norm": self.norm}
+        own["seminorm"] = self.seminorm or None
+        check_black_box(solver, **{f"Backsolve.{name}": value for name, value in own.items()})
         controller, dt0 = plan.controller, plan.dt0 if self.dt0 is None else self.dt0
         if self.controller is not None:
+            dt0 = self.dt0
             controller = check_controller(self.controller, solver, dt0)
         elif controller.adaptive and not solver.adaptive:
             raise InputError(
@@ -229,7 +238,7 @@ class _Reverse:
             atol=extended(plan.atol, self.size, count),
             norm=adjoint_norm(plan.norm, self.size, settings.seminorm)
             if settings.norm is None
-            else self._norm(settings.norm, problem.field.packing),
+            else reverse_norm(settings.norm, problem.field.packing, self.captured),
             save=SaveAt(),
             ts=(),
             reduce=None,
@@ -262,33 +271,13 @@ class _Reverse:
 
     def parameter_gradients(self) -> list[Tensor | None]:
         """Gradients of the captured tensors, None for those that no evaluation used."""
+        pieces = by_parameter(self.parameters, self.captured).items()
         found = {
             id(tensor): piece
-            for (tensor, piece), touched in zip(
-                self._by_parameter(self.parameters).items(), self.field.touched, strict=True
-            )
+            for (tensor, piece), touched in zip(pieces, self.field.touched, strict=True)
             if touched
         }
         return [found.get(id(tensor)) for tensor in self.known]
-
-    def _by_parameter(self, vector: Tensor) -> dict[Tensor, Tensor]:
-        """A vector of the parameters' adjoints, or of their errors, by parameter."""
-        sizes = [size_of(tensor, vector.dtype) for tensor in self.captured]
-        pieces = zip(self.captured, vector.split(sizes), strict=True)
-        return {tensor: unflattened(piece, tensor) for tensor, piece in pieces}
-
-    def _norm(self, norm: ReverseNorm, packing: Packing) -> Norm:
-        """The user's norm over the state of the reverse solve."""
-
-        def measured(error: Tensor) -> Tensor:
-            y, adjoint, rest = error.split([self.size, self.size, len(error) - 2 * self.size])
-            parameters = self._by_parameter(rest)
-            return scalar(norm(packing.unpack(y), packing.unpack(adjoint), parameters))
-
-        def of_all(*errors: Tensor, combine: Any = None) -> Tensor:
-            return joined([measured(error) for error in errors], combine)
-
-        return of_all
 
 
 class _Backsolved(torch.autograd.Function):

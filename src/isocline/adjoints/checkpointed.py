@@ -53,7 +53,8 @@ class Checkpointed:
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph of the whole, and attach the backward pass to the result."""
-        captured = capture(problem.field, problem.y0.real.new_tensor(problem.t0), problem.y0)
+        start = problem.y0.real.new_tensor(problem.t0)
+        captured = capture(problem.field, start, problem.y0, plan.solver)
         problem = replace(problem, f0=captured.value)
         inputs = Inputs(captured, problem.field.tensor_args)
         every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
@@ -64,7 +65,7 @@ class Checkpointed:
         parts = zip(starts, slopes.split(replay.lengths), replay.bases, strict=True)
         pieces = tuple(
             DensePiece(clock.time(reach.t), clock.time(reach.t_next), y, k, *basis)
-            for (reach, _, _), (y, k, basis) in zip(replay.steps, parts, strict=False)
+            for (reach, *_), (y, k, basis) in zip(replay.steps, parts, strict=False)
         )
         return Trajectory(replay.outcome, rows, pieces)
 

@@ -52,6 +52,11 @@ class KeptStep(Step):
         self.retry = self.retry._replace(numbers=self.graph.retry.numbers)
         return ratio
 
+    @property
+    def unsolved(self) -> bool:
+        """Whether the equations that y1 is defined by could not be solved."""
+        return self.graph.unsolved
+
     def pull(
         self,
         end: Cotangent,

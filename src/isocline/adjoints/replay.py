@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,11 +26,12 @@ Gradients = tuple[Tensor | None, ...]
 
 
 class Taken(NamedTuple):
-    """An accepted step: its ends, and which rows of the output it gave."""
+    """An accepted step: its ends, which rows of output it gave, and the numbers it was given."""
 
     reach: Reach
     first_row: int
     last_row: int
+    numbers: Any
 
 
 class Held(NamedTuple):
@@ -63,8 +64,8 @@ class Replay:
         self.checkpoints = Checkpoints[Held](slots)
         self.steps: list[Taken] = []
         self.kept: list[KeptStep] = []
-        self.weights: list[Tensor] = []  # of the interpolants, and how many rows each has
-        self.lengths: list[int] = []
+        self.bases: list[tuple[Tensor, float]] = []  # weights and centres of the interpolants,
+        self.lengths: list[int] = []  # and how many rows each has
         # A clock that hands out tensors where a time records a gradient, so that the same rows
         # come from the same steps forward and backward.
         self._clock = Clock(self.problem, plan.ts, times)
@@ -77,7 +78,8 @@ class Replay:
             self.kept.append(step)
         else:
             self.checkpoints.offer(Held(start.y, start.memory.essential))
-        self.steps.append(Taken(reach, self._row, self._row + rows))
+        numbers = start.memory.numbers
+        self.steps.append(Taken(reach, self._row, self._row + rows, numbers))
         self._row += rows
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -90,8 +92,8 @@ class Replay:
         if not pieces:
             empty = self.problem.y0.new_empty(0)
             return rows, empty, empty.clone()
-        self.weights = [piece.weights for piece in pieces]
-        self.lengths = list(map(len, self.weights))
+        self.bases = [(piece.weights, piece.centre) for piece in pieces]
+        self.lengths = [len(piece.weights) for piece in pieces]
         starts = torch.stack([piece.y for piece in pieces])
         return rows, starts, torch.cat([piece.slopes for piece in pieces])
 
@@ -137,7 +139,9 @@ class Replay:
         def advance(index: int, held: Held) -> Held:
             reach = self.steps[offset + index].reach
             step = self._stepper.advance(reach.t, reach.t_next, held.y, held.memory)
-            return Held(step.y1, step.memory.essential)
+            # What a solver settled when it was told the errors cannot be found without them.
+            numbers = self.steps[offset + index + 1].numbers
+            return Held(step.y1, Memory(None, step.memory.carried, numbers))
 
         kept, count = self.checkpoints, len(self.steps) - offset
         for index, held in backwards(kept.indices, kept.states, kept.slots, count, advance):

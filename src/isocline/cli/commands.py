@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
-from ..solvers import SOLVERS
+from ..solvers import BLACK_BOXES, SOLVERS
 from ..train import (
     CnfConfig,
     DensityConfig,
@@ -22,7 +22,14 @@ from ..train import (
     PredictConfig,
     SampleConfig,
 )
-from .tables import evaluation_table, result_table, solver_table, source_table, summary_table
+from .tables import (
+    black_box_table,
+    evaluation_table,
+    result_table,
+    solver_table,
+    source_table,
+    summary_table,
+)
 
 if TYPE_CHECKING:
     from ..data import Reading
@@ -165,7 +172,8 @@ def evaluate(run: Positional[Path], options: OmitArgPrefixes[EvaluateConfig]) ->
 def solvers() -> None:
     """List the solvers."""
     every = [method() for method in SOLVERS.values()]
-    Console().print(solver_table(every), source_table(every))
+    boxes = {name: make() for name, make in BLACK_BOXES.items()}
+    Console().print(solver_table(every), source_table(every), black_box_table(boxes))
 
 
 def _show_reading(reading: Reading) -> None:

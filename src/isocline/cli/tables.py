@@ -9,13 +9,20 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from ..solvers import Solver
+from ..solvers import CVODE, SciPy, Solver
 
 if TYPE_CHECKING:
     from ..train.odenet.evaluate import EvaluationPoint
     from ..train.odenet.run import OdenetResult
 
-__all__ = ["evaluation_table", "result_table", "solver_table", "source_table", "summary_table"]
+__all__ = [
+    "black_box_table",
+    "evaluation_table",
+    "result_table",
+    "solver_table",
+    "source_table",
+    "summary_table",
+]
 
 
 def solver_table(solvers: Sequence[Solver]) -> Table:
@@ -45,6 +52,20 @@ def source_table(solvers: Sequence[Solver]) -> Table:
     table.add_column("source", overflow="fold")
     for solver in solvers:
         table.add_row(solver.name.lower(), escape(solver.reference))
+    return table
+
+
+def black_box_table(boxes: Mapping[str, SciPy | CVODE]) -> Table:
+    """The solvers of other libraries."""
+    table = Table(title="Black boxes", box=SIMPLE_HEAD, pad_edge=False)
+    table.caption = escape(
+        "for `train odenet` with the backsolve adjoint; they need 'isocline[external]'"
+    )
+    table.add_column("name", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    table.add_column("source", overflow="fold")
+    for name, box in boxes.items():
+        table.add_row(name, box.name, escape(box.reference))
     return table
 
 

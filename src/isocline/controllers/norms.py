@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import InputError, InputTypeError
 from ..state import Packing, State
 
-__all__ = ["Norm", "joined", "make_norm", "max_rms", "rms", "sample_rms"]
+__all__ = ["Norm", "joined", "make_norm", "max_rms", "rms", "sample_rms", "scalar"]
 
 
 class Norm(Protocol):
@@ -80,13 +80,13 @@ def rms(packing: Packing) -> Norm:
 
 def _custom(function: Callable[[State], Tensor], packing: Packing) -> Norm:
     def norm(*errors: Tensor, combine: Callable[..., Tensor] | None = None) -> Tensor:
-        norms = [_scalar(function(packing.unpack(error))) for error in errors]
+        norms = [scalar(function(packing.unpack(error))) for error in errors]
         return joined(norms, combine)
 
     return norm
 
 
-def _scalar(value: Any) -> Tensor:
+def scalar(value: Any) -> Tensor:
     """What a user's norm returned, if it is a real scalar."""
     if isinstance(value, (int, float)):
         return torch.tensor(float(value))

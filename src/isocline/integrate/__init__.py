@@ -10,4 +10,3 @@ from .saving import Saver as Saver
 from .still import stand_still as stand_still
 from .watch import Hit as Hit
 from .watch import Reach as Reach
-from .watch import condition_at as condition_at

@@ -52,13 +52,14 @@ def solve_black_box(problem: Problem, plan: Plan, solver: Boxed) -> Outcome:
         states = {problem.t0: problem.y0}
         states |= {t: host.tensor(row) for t, row in zip(wanted, rows, strict=False)}
         found = Outcome(*list(states.items())[-1], status=answer.status)
-        found.message = f" {solver.name} says: {answer.message}." if answer.message else ""
+        said = answer.message.rstrip(".")
+        found.message = f" {solver.name} says: {said}." if said else ""
         found.accepted, found.rejected = answer.steps, answer.rejected
         found.pieces, found.ends = steps.pieces, steps.ends
-        if answer.status is not Status.SUCCESS and answer.t_end is not None:
+        if answer.status is Status.SUCCESS and len(rows) < len(wanted):
+            found.status = Status.NON_FINITE  # and it took that for a success
+        elif answer.status is not Status.SUCCESS and answer.t_end is not None:
             found.t_end, found.y = answer.t_end, host.tensor(answer.y_end)
-        elif len(rows) < len(wanted):  # it took numbers that are not finite for a success
-            found.status = Status.NON_FINITE
         if found.status is Status.NON_FINITE:
             found.failed_samples = host.failed_samples()
         _save(found, problem, plan, states | steps.states)
@@ -131,7 +132,8 @@ class _Host:
         state = self.tensor(y)
         slope = self._problem.field(state.real.new_tensor(t), state)
         array = self.array(slope)
-        if not math.isfinite(abs(array).max()):
+        # A state that is not finite is the library's doing: a Jacobian may mix up all samples.
+        if not math.isfinite(abs(array).max()) and bool(state.isfinite().all()):
             self._bad = slope.detach().clone()
         return array
 
@@ -143,7 +145,7 @@ class _Host:
         return self.array(vector.repeat_interleave(2) if self._like.is_complex() else vector)
 
     def failed_samples(self) -> tuple[int, ...]:
-        """Samples in which the field was not finite when it was not for the last time."""
+        """Samples in which the field was not finite, at the last finite state where it was not."""
         if self._bad is None or self._packing.batch is None:
             return ()
         bad: set[int] = set()

@@ -256,6 +256,8 @@ class _Loop:
         found.status = Status.STEP_UNDERFLOW if self.finite else Status.NON_FINITE
         if step is not None and not self.finite:
             found.failed_samples = self._not_finite(step.y1, *step.errors)
+            if step.unsolved:
+                found.status = Status.UNSOLVED
 
     def _not_finite(self, *vectors: Tensor) -> tuple[int, ...]:
         packing = self.problem.field.packing

@@ -10,7 +10,9 @@ __all__ = ["dip", "root"]
 Function = Callable[[float], float]
 
 
-def root(f: Function, a: float, b: float, fa: float, fb: float, tolerance: float) -> float:
+def root(
+    f: Function, a: float, b: float, fa: float, fb: float, tolerance: float
+) -> tuple[float, float]:
     """Where `f`, of opposite signs at a and b, passes through zero.
 
     Chandrupatla's method (1997, "A new hybrid quadratic/bisection algorithm for finding the zero
@@ -24,7 +26,7 @@ def root(f: Function, a: float, b: float, fa: float, fb: float, tolerance: float
         tolerance: the length of bracket that is good enough; never finer than rounding.
 
     Returns:
-        The end of the last bracket at which |f| is less.
+        The end of the last bracket at which |f| is less, and f there.
     """
     c, fc, part = a, fa, 0.5
     while fa != 0.0 and fb != 0.0:
@@ -38,7 +40,7 @@ def root(f: Function, a: float, b: float, fa: float, fb: float, tolerance: float
         else:
             c, b, a, fc, fb, fa = b, a, t, fb, fa, ft
         part = _next_part(a, b, c, fa, fb, fc, 0.5 * resolved / abs(b - a))
-    return a if abs(fa) <= abs(fb) else b
+    return (a, fa) if abs(fa) <= abs(fb) else (b, fb)
 
 
 def _next_part(

@@ -10,35 +10,37 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..events import PackedEvent
 from ..solvers.base import DensePiece, Step
-from .roots import dip, root
+from .crossings import NODES, Point, suspects, with_turns
+from .roots import root
 
-__all__ = ["Hit", "Reach", "Watch", "condition_at"]
-
-_NODES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Where in a step conditions are looked at."""
-
-_FINE = 16
-"""Points between two nodes at which the polynomial through the nodes is looked at."""
-
-_NEAR = 0.05
-"""A minimum of that polynomial below this part of the largest value is looked at itself."""
-
+__all__ = ["Hit", "Reach", "Watch"]
 
 _SLACK = 16
 """Times that differ by fewer units in the last place are one."""
 
-_Point = tuple[float, float]
-"""A part of a step from 0 to 1, and the value of one element there."""
+_CLEAR = 8.0
+"""A condition that starts at zero up to rounding is clear of it at this multiple."""
+
+_FIRST, _LATEST = 1e-6, 0.02
+"""Where in a step to look first for that, and up to where."""
 
 
 class Hit(NamedTuple):
-    """An event that was found: when, which, and whether it ends the loop, or all of the solve."""
+    """An event that was found.
+
+    Attributes:
+        t, event, element: when, and which.
+        value: what is left of the condition there.
+        stops, final: whether it ends the loop, and all of the solve.
+    """
 
     t: float
     event: int
     element: int
+    value: float = 0.0
     stops: bool = False
     final: bool = False
 
@@ -58,7 +60,7 @@ class Reach(NamedTuple):
     @property
     def cut(self) -> bool:
         """Whether an event ends the loop in this step."""
-        return bool(self.hits) and self.hits[-1].stops
+        return any(hit.stops for hit in self.hits)
 
     @property
     def final(self) -> bool:
@@ -84,111 +86,169 @@ class Watch:
     Args:
         events: what to look for.
         t, y: where the solve starts.
+
+    Raises:
+        InputError: if a condition is NaN.
     """
 
     def __init__(self, events: Sequence[PackedEvent], t: float, y: Tensor) -> None:
         self.events = events
         with torch.no_grad():
-            start = [condition_at(event, t, y.detach()) for event in events]
+            start = [_condition_at(event, t, y.detach()) for event in events]
         self._tracks = [
             _Track(event, element)
             for event, values in enumerate(start)
             for element in range(len(values))
         ]
         self._last = torch.cat(start)
-        fired = [track.element in events[track.event].fired for track in self._tracks]
+        _check_numbers(self._last[None], [t], 0.0)
+        self._residuals = {
+            track: abs(events[track.event].fired[track.element])
+            for track in self._tracks
+            if track.element in events[track.event].fired
+        }
+        fired = [track in self._residuals for track in self._tracks]
         self._resting = torch.tensor(fired, dtype=torch.bool) | (self._last == 0)
+        self._rounding = 64.0 * math.sqrt(torch.finfo(y.dtype).eps)
         self._counts = [0] * len(events)
 
     def reach(self, t: float, t_next: float, step: Step) -> Reach:
-        """How far an accepted step counts, with the events in it."""
-        with torch.no_grad():
-            path = _Path(self.events, t, t_next, step)
-            table = torch.stack([self._last, *map(path.values, _NODES[1:])])
-            end = table[-1]
-            starts = self._awake(path) if bool(self._resting.any()) else {}
-            for index, (_, value) in starts.items():
-                table[0, index] = value
-            found: list[Hit] = []
-            for index in _suspects(table).nonzero().flatten().tolist():
-                track = self._tracks[index]
-                points = list(zip(_NODES, table[:, index].tolist(), strict=True))
-                points[0] = starts.get(index, points[0])
-                found += self._passages(path, track, points)
-        self._last, self._resting = end, end == 0
-        found.sort(key=lambda hit: abs(hit.t - t))
-        return Reach(t, t_next, self._up_to_stop(found))
+        """How far an accepted step counts, with the events in it.
 
-    def _awake(self, path: _Path) -> dict[int, tuple[float, float]]:
-        """Where elements that start at zero are clear of it, and what they are there.
+        Raises:
+            InputError: if a condition is NaN on the way there, or changes its shape.
+        """
+        # Where a graph is recorded, the states at events go through that of the dense output, and
+        # so does a slope that it hands to the next step.
+        piece = step.dense()
+        with torch.no_grad():
+            path = _Path(self.events, t, t_next, piece, step.y1.detach())
+            table = torch.cat([self._last[None], path.table(len(self._last))])
+            end = table[-1].clone()
+            starts = self._starts(path, table) if bool(self._resting.any()) else {}
+            for index, points in starts.items():
+                table[0, index] = points[0][1]
+            found: list[Hit] = []
+            for index in suspects(table):
+                track = self._tracks[index]
+                *early, first = starts.get(index, [(NODES[0], table[0, index].item())])
+                after = zip(NODES[1:], table[1:, index].tolist(), strict=True)
+                points = with_turns(path.along(track), [first, *after])
+                found += self._passages(path, track, [*early, *points])
+        found.sort(key=lambda hit: abs(hit.t - t))
+        reach = Reach(t, t_next, self._up_to_stop(found))
+        _check_numbers(table, [path.time(part) for part in NODES], abs(reach.end - t))
+        self._last, self._resting = end, end == 0
+        self._residuals = {}
+        return reach
+
+    def _starts(self, path: _Path, table: Tensor) -> dict[int, list[Point]]:
+        """Points that stand for the start of elements that are zero there.
 
         An event that has just taken place left its condition at zero up to rounding, of either
-        sign: what counts is the value that is clear of the one at the start.
+        sign: what counts is the value that is clear of the one at the start. Where that is on
+        the other side than the rate of change points to, the condition has passed through zero
+        again in between, as with the last bounces of a ball that comes to rest.
         """
-        found: dict[int, tuple[float, float]] = {}
+        found: dict[int, list[Point]] = {}
         for index in self._resting.nonzero().flatten().tolist():
-            at = path.along(self._tracks[index])
-            noise, part = 8.0 * abs(self._last[index].item()), 1e-6
+            track, start = self._tracks[index], abs(self._last[index].item())
+            residual = _CLEAR * self._residuals.get(track, 0.0)
+            if start > max(residual, self._rounding * table[:, index].abs().max().item()):
+                continue  # a handler has moved it away from zero
+            at, part = path.along(track), _FIRST
             value = at(part)
-            while abs(value) <= noise and part < 0.1:
+            while abs(value) <= _CLEAR * start and part < _LATEST:
                 part *= 4.0
                 value = at(part)
-            found[index] = (part, value)
+            found[index] = [(part, value)]
+            rate = path.rate(track)
+            if rate * value < 0.0:
+                found[index].insert(0, (0.0, math.copysign(value, rate)))
         return found
 
-    def _passages(self, path: _Path, track: _Track, points: list[_Point]) -> list[Hit]:
+    def _passages(self, path: _Path, track: _Track, points: list[Point]) -> list[Hit]:
         """Where one element passes through zero, found to its tolerance."""
         event, at = self.events[track.event], path.along(track)
         tolerance = (event.tolerance or 0.0) / abs(path.h)
-        points = _with_dips(at, points)
         found: list[Hit] = []
         for (a, fa), (b, fb) in pairwise(points):
-            passes = fa * fb < 0.0 or (fb == 0.0 and fa != 0.0)
+            passes = fa < 0.0 < fb or fb < 0.0 < fa or fb == 0.0 != fa
             if passes and event.direction * (fb - fa) >= 0.0:
-                part = root(at, a, b, fa, fb, tolerance)
-                found.append(Hit(path.time(part), *track))
+                part, value = root(at, a, b, fa, fb, tolerance)
+                found.append(Hit(path.time(part), *track, value))
         return found
 
     def _up_to_stop(self, found: list[Hit]) -> tuple[Hit, ...]:
-        """The hits up to the first that ends the loop, and all others at that very time."""
+        """The hits up to the first that ends the loop, with all others at that very time."""
         kept: list[Hit] = []
-        stop: float | None = None
+        stop: Hit | None = None
         for hit in found:
-            event = self.events[hit.event]
-            slack = max(event.tolerance or 0.0, _SLACK * math.ulp(hit.t))
-            if stop is not None and abs(hit.t - stop) > slack:
+            if stop is not None and not self._together(hit, stop):
                 break
+            event = self.events[hit.event]
             self._counts[hit.event] += 1
             final = self._counts[hit.event] == event.left
-            stops = event.stops or final
-            if stops and stop is None:
-                stop = hit.t
-            t = hit.t if stop is None else stop
-            kept.append(Hit(t, hit.event, hit.element, stops, final))
-        return tuple(sorted(kept, key=lambda hit: hit.stops))
+            kept.append(hit._replace(stops=event.stops or final, final=final))
+            if stop is None and kept[-1].stops:
+                stop = hit
+        if stop is None:
+            return tuple(kept)
+        return tuple(hit._replace(t=stop.t) if self._together(hit, stop) else hit for hit in kept)
+
+    def _together(self, one: Hit, other: Hit) -> bool:
+        """Whether two events take place at one time, as far as that is known."""
+        tolerance = self.events[one.event].tolerance or 0.0
+        return abs(one.t - other.t) <= max(tolerance, _SLACK * math.ulp(other.t))
 
 
 class _Path:
     """The conditions along one step, in parts of it from 0 to 1."""
 
-    def __init__(self, events: Sequence[PackedEvent], t: float, t_next: float, step: Step) -> None:
+    def __init__(
+        self, events: Sequence[PackedEvent], t: float, t_next: float, piece: DensePiece, end: Tensor
+    ) -> None:
         self.t, self.t_next, self.h = t, t_next, t_next - t
-        self._events = events
-        self._piece: DensePiece = step.dense()
-        self._end = step.y1.detach()
+        self._events, self._piece, self._end = events, piece, end
 
     def time(self, part: float) -> float:
         return self.t_next if part == 1.0 else self.t + part * self.h
 
-    def values(self, part: float) -> Tensor:
-        """All conditions, one after another, float64 on the host."""
-        t, y = self._state(part)
-        return torch.cat([condition_at(event, t, y) for event in self._events])
+    def table(self, count: int) -> Tensor:
+        """All conditions, one after another, at all nodes but the first: (nodes - 1, count)."""
+        times = [self.time(part) for part in NODES[1:]]
+        inner = self._piece.at(torch.tensor(times[:-1], dtype=torch.float64))
+        states = [*inner.detach(), self._end]
+        rows = [
+            torch.cat([_condition_at(event, t, y) for event in self._events])
+            for t, y in zip(times, states, strict=True)
+        ]
+        for row in rows:
+            if len(row) != count:
+                given = f"{len(row)} elements where there were {count}"
+                raise InputError("event.condition", given, "the same shape at all times")
+        return torch.stack(rows)
 
     def along(self, track: _Track) -> Callable[[float], float]:
         """One element of one condition as a function of the part of the step."""
         event = self._events[track.event]
-        return lambda part: condition_at(event, *self._state(part))[track.element].item()
+        return lambda part: _condition_at(event, *self._state(part))[track.element].item()
+
+    def rate(self, track: _Track) -> float:
+        """Change of an element per step at its start; 0 if it is none, or cannot be had."""
+        piece, event = self._piece, self._events[track.event]
+        powers = (-piece.centre) ** torch.arange(piece.weights.shape[1], dtype=torch.float64)
+        start = piece.y.detach()
+        slope = (piece.weights @ powers).to(start.device, start.dtype) @ piece.slopes
+        with torch.enable_grad():
+            leaves = [start.real.new_tensor(self.t).requires_grad_(), start.requires_grad_()]
+            value = event.condition(*leaves)[track.element]
+        if not value.requires_grad:
+            return 0.0
+        by_time, by_state = torch.autograd.grad(value, leaves, materialize_grads=True)
+        parts = torch.cat([by_time.reshape(1), (by_state.conj() * slope).real])
+        rate, rounding = parts.sum(), 64.0 * torch.finfo(start.dtype).eps * parts.abs().sum()
+        return self.h * rate.item() if rate.abs() > rounding else 0.0
 
     def _state(self, part: float) -> tuple[float, Tensor]:
         t = self.time(part)
@@ -197,58 +257,20 @@ class _Path:
         return t, self._piece.at(torch.tensor([t], dtype=torch.float64))[0].detach()
 
 
-def condition_at(event: PackedEvent, t: float, y: Tensor) -> Tensor:
+def _condition_at(event: PackedEvent, t: float, y: Tensor) -> Tensor:
     """An event's condition at a packed state, shape (elements,), float64 on the host."""
     return event.condition(y.real.new_tensor(t), y).to("cpu", torch.float64)
 
 
-def _suspects(table: Tensor) -> Tensor:
-    """Which columns of `table`, values at `_NODES`, may pass through zero, shape (elements,)."""
-    signs = table.sign()
-    change = (signs[1:] != signs[:-1]).any(0)
-    fine = _fine(table) * signs[0]
-    near = _lows(fine) & (fine[1:-1] < _NEAR * table.abs().amax(0))
-    return change | near.any(0)
-
-
-def _fine(table: Tensor) -> Tensor:
-    """The polynomial through values at `_NODES`, at `_FINE` points an interval."""
-    return _INTERPOLATION @ table
-
-
-def _lows(fine: Tensor) -> Tensor:
-    """Which inner points along the first axis are local minima."""
-    return (fine[1:-1] <= fine[:-2]) & (fine[1:-1] <= fine[2:])
-
-
-def _with_dips(at: Callable[[float], float], points: list[_Point]) -> list[_Point]:
-    """Points with one more for each passage through zero and back between two of them."""
-    values = torch.tensor([value for _, value in points], dtype=torch.float64)
-    fine = _fine(values)
-    found = [points[0]]
-    for number, ((a, fa), (b, fb)) in enumerate(pairwise(points)):
-        if fa * fb > 0.0:
-            sign = math.copysign(1.0, fa)
-            first = number * _FINE
-            inside = sign * fine[max(first - 1, 0) : first + _FINE + 2]
-            offset = first - max(first - 1, 0)
-            for low in _lows(inside).nonzero().flatten().tolist():
-                best = (first - offset + low + 1) / (_FINE * (len(_NODES) - 1))
-                if a < best < b and inside[low + 1] < _NEAR * values.abs().max():
-                    part = dip(lambda s, sign=sign: sign * at(s), a, b, best)  # type: ignore[misc]
-                    found += [] if part is None else [(part, at(part))]
-        found.append((b, fb))
-    return found
-
-
-def _interpolation() -> Tensor:
-    """Lagrange's polynomials of `_NODES` at the fine points, shape (points, nodes)."""
-    count = _FINE * (len(_NODES) - 1) + 1
-    x = torch.linspace(0, 1, count, dtype=torch.float64)[:, None, None]
-    nodes = torch.tensor(_NODES, dtype=torch.float64)
-    others = torch.stack([nodes[nodes != node] for node in nodes])  # shape (nodes, nodes - 1)
-    factors = (x - others) / (nodes[:, None] - others)
-    return factors.prod(-1)
-
-
-_INTERPOLATION = _interpolation()
+def _check_numbers(table: Tensor, times: Sequence[float], reach: float) -> None:
+    """Raise if a row of `table`, one a time, is NaN within `reach` of the first time."""
+    if not math.isnan(table.sum().item()):
+        return
+    for t, nan in zip(times, table.isnan().any(1).tolist(), strict=True):
+        if nan and abs(t - times[0]) <= reach:
+            raise InputError(
+                "event.condition",
+                f"NaN at t = {t:.9g}",
+                "a number wherever a step ends, also beyond the event",
+                "A root or a logarithm can be written without: `y - 0.01` for `sqrt(y) - 0.1`.",
+            )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..adjoints import Adjoint
 from ..controllers import Controller
 from ..errors import InputError
-from ..solvers import Solver
+from ..solvers import BlackBox, Solver
 from ..state import State
 from .solving import SolvingModule, as_state
 
@@ -61,10 +61,11 @@ class ODEBlock(SolvingModule):
         field: ``field(t, y) -> dy/dt``, with `t` a 0-d tensor; its parameters become the block's.
         t1: Time of the output.
         t0: Time of the input.
-        solver: Name of a solver, or a solver.
+        solver: Name of a solver, or a solver, or a black box.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        adjoint: How to differentiate; ``None`` for the exact discrete adjoint, `Checkpointed`.
+        adjoint: How to differentiate; ``None`` for the exact discrete adjoint, `Checkpointed`, or
+            `Backsolve` for a black box, which takes no other.
         dt0: First step; solvers without an error estimate take all their steps with it.
         controller: Chooses step sizes; ``None`` for the front door's default.
         norm: Of the error, as for `solve`: ``None`` keeps the tolerance for each sample, "rms" on
@@ -86,7 +87,7 @@ class ODEBlock(SolvingModule):
         t1: float = 1.0,
         *,
         t0: float = 0.0,
-        solver: str | Solver = "tsit5",
+        solver: str | Solver | BlackBox = "tsit5",
         rtol: float = 1e-3,
         atol: float = 1e-3,
         adjoint: Adjoint | None = None,

@@ -13,7 +13,7 @@ from ..adjoints import Adjoint
 from ..controllers import Controller
 from ..problem import SaveAt
 from ..solution import Solution, Statistics
-from ..solvers import Solver
+from ..solvers import BlackBox, Solver
 from ..state import State
 
 __all__ = ["SolvingModule", "as_state"]
@@ -23,10 +23,11 @@ class SolvingModule(nn.Module):
     """Settings of a solve as plain attributes, and the statistics of the last one.
 
     Args:
-        solver: Name of a solver, or a solver.
+        solver: Name of a solver, or a solver, or a black box.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        adjoint: How to differentiate; ``None`` for the front door's default, `Checkpointed`.
+        adjoint: How to differentiate; ``None`` for the front door's default, `Checkpointed`, or
+            `Backsolve` for a black box.
         dt0: First step; solvers without an error estimate take all their steps with it.
         controller: Chooses step sizes; ``None`` for the front door's default.
         norm: Of the error, as for `solve`: ``None`` keeps the tolerance for each sample, "rms" on
@@ -37,7 +38,7 @@ class SolvingModule(nn.Module):
     def __init__(
         self,
         *,
-        solver: str | Solver,
+        solver: str | Solver | BlackBox,
         rtol: float,
         atol: float,
         adjoint: Adjoint | None = None,

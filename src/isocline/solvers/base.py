@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -74,7 +74,10 @@ class DensePiece:
         y: packed state at t, shape (N,).
         slopes: rows k_j, shape (rows, N). Without a graph this may be the stepper's scratch,
             valid until its next step: `own` makes it last.
-        weights: coefficients of theta, theta^2, ... in b_j, shape (rows, degree), float64, CPU.
+        weights: coefficients w of b_j(theta) = theta sum_m w_jm (theta - centre)^m, shape
+            (rows, degree), float64, CPU. With the centre at 0 those of theta, theta^2, ...
+        centre: about 1/2, polynomials of high degree have small coefficients, so that rounding
+            them and summing them costs few digits; about 0 it can cost six.
     """
 
     t: Time
@@ -82,16 +85,18 @@ class DensePiece:
     y: Tensor
     slopes: Tensor
     weights: Tensor
+    centre: float = 0.0
 
     def own(self) -> DensePiece:
         """This piece with slopes of its own."""
-        return DensePiece(self.t, self.t_next, self.y, self.slopes.clone(), self.weights)
+        return replace(self, slopes=self.slopes.clone())
 
     def at(self, t: Tensor) -> Tensor:
         """States at the times `t`, shape (m,), float64: a matrix of shape (m, N)."""
         h = self.t_next - self.t
         theta = ((t - self.t) / h).unsqueeze(-1)
-        powers = theta ** torch.arange(1, self.weights.shape[1] + 1, device=theta.device)
+        exponents = torch.arange(self.weights.shape[1], device=theta.device)
+        powers = theta * (theta - self.centre) ** exponents
         basis = h * (powers @ self.weights.to(theta.device).t())
         slopes = self.slopes
         return self.y + basis.to(device=slopes.device, dtype=slopes.dtype) @ slopes
@@ -124,6 +129,11 @@ class Step(ABC):
         what the next step is to do, in `memory` and `retry`, before it answers.
         """
         return ratios[0]
+
+    @property
+    def unsolved(self) -> bool:
+        """Whether the equations that y1 is defined by could not be solved; it holds NaN then."""
+        return False
 
 
 class Stepper(Protocol):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_type_hints
 
-from ..solvers import SOLVERS
+from ..solvers import BLACK_BOXES, SOLVERS
 from .errors import ConfigError
 
 __all__ = [
@@ -198,17 +198,24 @@ def check_not_negative(settings: object, *names: str) -> None:
             raise ConfigError(f"{flag(name)} is {value}, but must be at least 0 and finite")
 
 
-def check_solver(name: str, *, adaptive: bool) -> None:
+def check_solver(name: str, *, adaptive: bool, black_boxes: bool = False) -> None:
     """See to it that a solver exists and is, or is not, adaptive.
+
+    Args:
+        name: The solver's.
+        adaptive: Whether it must have an error estimate, or must have none.
+        black_boxes: Whether the solvers of other libraries will do too.
 
     Raises:
         ConfigError: If not.
     """
     fitting = sorted(key for key, method in SOLVERS.items() if method().adaptive == adaptive)
+    fitting += BLACK_BOXES if black_boxes else ()
     if name in fitting:
         return
     kind = "an adaptive" if adaptive else "a fixed-step"
-    fault = f"is not {kind} solver" if name in SOLVERS else "is unknown"
+    known = name in SOLVERS or name in BLACK_BOXES
+    fault = f"is not {kind} solver" if known else "is unknown"
     raise ConfigError(f"--solver {name} {fault}; choose one of {', '.join(fitting)}")
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 import isocline.nn as inn
-from isocline.errors import InputError
+from isocline.errors import InputError, MissingLibraryError
 from isocline.nn import CNF, ConcatSquashField, FlowMatching
-from isocline.nn.flows.coupling import MissingLibraryError, coupled
+from isocline.nn.flows.coupling import coupled
 
 from .flow_cases import DTYPE, TIGHT, agrees
 

@@ -14,7 +14,7 @@ from ...adjoints import Adjoint
 from ...controllers import Controller
 from ...errors import InputError, InputTypeError
 from ...problem import SaveAt
-from ...solvers import Solver
+from ...solvers import BlackBox, Solver
 from ...state import State
 from ...validate import check_time
 from ..solving import SolvingModule, as_state
@@ -94,7 +94,7 @@ class CNF(SolvingModule):
         t0: float = 0.0,
         t1: float = 1.0,
         null_context: Tensor | None = None,
-        solver: str | Solver = "tsit5",
+        solver: str | Solver | BlackBox = "tsit5",
         rtol: float = 1e-5,
         atol: float = 1e-5,
         adjoint: Adjoint | None = None,

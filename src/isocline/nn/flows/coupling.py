@@ -7,15 +7,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ...errors import InputError, IsoclineError
+from ...errors import InputError, MissingLibraryError
 
-__all__ = ["CouplingName", "MissingLibraryError", "check_coupling", "coupled"]
+__all__ = ["CouplingName", "check_coupling", "coupled"]
 
 CouplingName = Literal["independent", "optimal-transport"]
-
-
-class MissingLibraryError(IsoclineError, ImportError):
-    """An optional library is not installed."""
 
 
 def check_coupling(name: str) -> None:

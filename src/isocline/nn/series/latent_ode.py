@@ -12,7 +12,7 @@ from torch.distributions import Normal
 from ...adjoints import Adjoint
 from ...errors import InputError
 from ...irregular import IrregularBatch
-from ...solvers import Solver
+from ...solvers import BlackBox, Solver
 from ..fields import MLPField
 from .elbo import Elbo, kl_from_prior
 from .encoder import Encoder, RecurrentEncoder
@@ -64,7 +64,7 @@ class LatentODE(LatentPaths):
         *,
         events: PoissonProcess | None = None,
         t0: float = 0.0,
-        solver: str | Solver = "tsit5",
+        solver: str | Solver | BlackBox = "tsit5",
         rtol: float = 1e-5,
         atol: float = 1e-6,
         adjoint: Adjoint | None = None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from ...solvers import BLACK_BOXES
 from ..config import (
     AdjointName,
     RunConfig,
@@ -15,7 +16,7 @@ from ..config import (
 )
 from ..errors import ConfigError
 
-__all__ = ["EvaluateConfig", "OdenetConfig", "OdenetSettings"]
+__all__ = ["EvaluateConfig", "OdenetConfig", "OdenetSettings", "check_adjoint"]
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 20, "batch_size": 64, "optimizer": "adam", "schedule": "cosine"},
@@ -35,7 +36,8 @@ class OdenetSettings:
     model: Literal["odenet", "resnet", "rknet"] = "odenet"
     """odenet: adaptive ODE solve; rknet: a few steps of RK4; resnet: six residual blocks."""
     adjoint: AdjointName | None = None
-    """How to differentiate the solve. Default: checkpointed (odenet), direct (rknet)."""
+    """How to differentiate the solve. Default: checkpointed (odenet), direct (rknet); backsolve for
+    a solver of another library, such as lsoda or cvode_adams, which takes no other."""
     slots: int | None = None
     """States that the checkpointed adjoint keeps; 1 is the least memory. Default: all steps."""
     solver: str | None = None
@@ -90,7 +92,8 @@ class OdenetConfig(RunConfig, OdenetSettings):
         chosen = dict(_DEFAULTS[self.data])
         chosen["solver"] = {"odenet": "tsit5", "rknet": "rk4", "resnet": None}[self.model]
         adjoints = {"odenet": "checkpointed", "rknet": "direct", "resnet": None}
-        chosen["adjoint"] = adjoints[self.model]
+        black_box = self.solver in BLACK_BOXES
+        chosen["adjoint"] = "backsolve" if black_box else adjoints[self.model]
         chosen["out"] = Path("runs") / f"odenet-{self.data}-{self.model}-{self.seed}"
         chosen["lr"] = _LEARNING_RATES[self.optimizer or chosen["optimizer"]]
         return chosen
@@ -114,7 +117,19 @@ class OdenetConfig(RunConfig, OdenetSettings):
             if self.solver is not None or self.adjoint is not None:
                 raise ConfigError("a resnet has no solve: leave --solver and --adjoint out")
         else:
-            check_solver(str(self.solver), adaptive=self.model == "odenet")
+            odenet = self.model == "odenet"
+            check_solver(str(self.solver), adaptive=odenet, black_boxes=odenet)
+            check_adjoint(self.solver, self.adjoint)
+
+
+def check_adjoint(solver: str | None, adjoint: str | None) -> None:
+    """See to it that a solver of another library has the one adjoint that can differentiate it.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if solver in BLACK_BOXES and adjoint != "backsolve":
+        raise ConfigError(f"--solver {solver} goes with --adjoint backsolve, not {adjoint}")
 
 
 @dataclass(frozen=True)

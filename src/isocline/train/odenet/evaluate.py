@@ -13,6 +13,7 @@ from ...atomic import atomic_path
 from ...data import ImageSet
 from ...nn import ImageClassifier
 from ...plots import plot_figure3, save_figure
+from ...solvers import BLACK_BOXES
 from ..adjoint import make_adjoint
 from ..checkpoint import load_weights
 from ..config import check_at_least_one, check_solver
@@ -20,7 +21,7 @@ from ..errors import ConfigError
 from ..history import read_metrics
 from ..report import markdown_table, write_evaluation
 from ..rundir import RunDirectory
-from .config import EvaluateConfig, OdenetConfig
+from .config import EvaluateConfig, OdenetConfig, check_adjoint
 from .data import load_splits
 from .measure import (
     measure_backsolve,
@@ -80,6 +81,7 @@ def evaluate_run(
     tolerances = parse_tolerances(options.tolerances)
     run = RunDirectory(path)
     config = run.read_config(OdenetConfig)
+    options = _with_adjoint(options, config)
     model = _load_model(run, config, options)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -95,6 +97,16 @@ def evaluate_run(
             on_point(points[-1])
     _write(run, points, options, config, len(test))
     return points
+
+
+def _with_adjoint(options: EvaluateConfig, config: OdenetConfig) -> EvaluateConfig:
+    """The options with the adjoint that a solver of another library needs."""
+    solver = options.solver or config.solver
+    if solver not in BLACK_BOXES:
+        return options
+    chosen = replace(options, adjoint=options.adjoint or "backsolve")
+    check_adjoint(solver, chosen.adjoint)
+    return chosen
 
 
 def _load_model(
@@ -114,7 +126,7 @@ def _load_model(
     ode = model.eval().ode
     assert ode is not None
     if options.solver is not None:
-        check_solver(options.solver, adaptive=True)
+        check_solver(options.solver, adaptive=True, black_boxes=True)
         ode.solver, ode.dt0 = options.solver, None
     if options.adjoint is not None:
         ode.adjoint = make_adjoint(options.adjoint)
