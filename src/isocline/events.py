@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from .errors import InputError, InputTypeError
-from .state import State
+from .state import State, tree_describe
 
-__all__ = ["Event", "Occurrence", "PackedEvent", "check_events"]
+__all__ = ["Event", "Occurrence", "PackedEvent", "check_events", "check_values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,13 @@ class Event:
     t0 has not passed through zero there: what counts is its sign right after the start.
 
     Attributes:
-        condition: `condition(t, y, *args)` -> a real tensor of any shape; each of its elements is
-            watched. `args` are those of the field. Need not be differentiable, unless a gradient
-            with respect to the event's time or state is asked for.
+        condition: `condition(t, y, *args)` -> a real floating-point tensor of any shape, the same
+            at all times; each of its elements is watched. `args` are those of the field. Need not
+            be differentiable, unless a gradient of the event's time or state is asked for.
         handler: `handler(t, y, *args)` -> the state with which the solve goes on, such as a
-            velocity reversed. Gradients flow through it. None leaves the state as it is.
+            velocity reversed. Gradients flow through it. It is called once, however many elements
+            pass through zero at that time; of several events at one time each handler is given
+            what the one before returned. None leaves the state as it is.
         terminal: which occurrence ends the solve: 1 (or True) for the first, n for the n-th, 0
             (or False) for none. None means 1 without a handler, and 0 with one. The state that
             the solve ends with is that before the handler.
@@ -59,8 +62,9 @@ class Event:
             raise InputError("event.terminal", given, "the number of an occurrence, or 0 for none")
         if self.direction not in (-1, 0, 1):
             raise InputError("event.direction", repr(self.direction), "-1, 0 or 1")
-        if self.tolerance is not None and not self.tolerance > 0:
-            raise InputError("event.tolerance", repr(self.tolerance), "a positive time, or None")
+        tolerance: Any = self.tolerance
+        if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
+            raise InputError("event.tolerance", repr(tolerance), "a positive time, or None")
 
     @property
     def last(self) -> int:
@@ -98,7 +102,7 @@ class PackedEvent(NamedTuple):
         stops: whether each occurrence interrupts the loop, for its handler.
         left: how many occurrences there may still be, the last of which ends the solve; 0 for
             any number.
-        fired: elements that took place where this solve begins.
+        fired: elements that took place where this solve begins, and what was left of each there.
     """
 
     condition: Callable[[Tensor, Tensor], Tensor]
@@ -106,7 +110,28 @@ class PackedEvent(NamedTuple):
     tolerance: float | None
     stops: bool
     left: int
-    fired: frozenset[int] = frozenset()
+    fired: Mapping[int, float] = MappingProxyType({})
+
+
+def check_values(found: Any) -> Tensor:
+    """What a condition returned, shape (elements,).
+
+    Raises:
+        InputTypeError: unless it is a real floating-point tensor.
+        InputError: if it has no elements.
+    """
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        hint = "A Python number has lost the gradient: leave out `.item()` and `float()`."
+        raise InputTypeError(
+            "event.condition",
+            f"output {tree_describe(found)}",
+            "a real floating-point tensor, whose sign tells before from after",
+            hint if isinstance(found, float) else "",
+        )
+    if not found.numel():
+        given = f"output of shape {tuple(found.shape)}"
+        raise InputError("event.condition", given, "some elements")
+    return found.reshape(-1)
 
 
 def check_events(

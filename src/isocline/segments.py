@@ -12,6 +12,7 @@ state and the event's time are the start of the next segment, so gradients go th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor
 
 from .adjoints.base import Trajectory, once, pulled_back
-from .errors import GradientError
-from .events import Event, Occurrence, PackedEvent
+from .errors import GradientError, InputError
+from .events import Event, Occurrence, PackedEvent, check_values
 from .integrate import Hit, Outcome
 from .problem import PackedField, Plan, Problem, TimeTensors
 from .solution import Status
@@ -29,6 +30,9 @@ from .solution import Status
 __all__ = ["solve_in_segments"]
 
 Run = Callable[[Problem, Plan], Trajectory]
+
+_STALLED, _ULPS = 3, 256
+"""So many segments on end, each shorter than so many units in the last place, lead nowhere."""
 
 
 def solve_in_segments(
@@ -56,6 +60,7 @@ class _Segments:
         self.field, self.events = field, events
         self.left = [event.last for event in events]
         self.attempts_left = max_steps
+        self.stalled = 0
         self.found: list[Trajectory] = []
         self.occurrences: list[Occurrence] = []
 
@@ -63,40 +68,53 @@ class _Segments:
         """Segment after segment, until t1 is reached, an event ends the solve, or it fails."""
         fired: list[Hit] = []
         while True:
-            limit = self.attempts_left
             packed = tuple(self._packed(index, fired) for index in range(len(self.events)))
-            found = run(problem, replace(plan, events=packed, max_steps=max(1, limit)))
+            limit = max(1, self.attempts_left)
+            found = run(problem, replace(plan, events=packed, max_steps=limit))
             outcome = found.outcome
             self.attempts_left -= outcome.accepted + outcome.rejected
-            took_place = [self._occurrence(problem, found, *hit) for hit in outcome.hits]
+            took_place = [self._occurrence(found, *hit) for hit in outcome.hits]
             self.occurrences += took_place
             hits = [hit for hit, _ in outcome.hits]
+            if outcome.status is not Status.EVENT:
+                self.found.append(_saved(found, None))
+                return
             final = any(hit.final for hit in hits)
+            stop = took_place[_stopping(hits)]
+            if not final:
+                self._judge(problem, outcome)
             keeps_end = plan.save.steps or (plan.save.keeps_t1 and final)
-            cut = outcome.status is Status.EVENT
-            end = self.field.packing.pack(took_place[-1].y) if cut and keeps_end else None
-            self.found.append(_saved(found, end))
-            if not cut or final:
-                return
-            if outcome.t_end == problem.t1:
-                outcome.status = Status.SUCCESS
-                return
-            if self.attempts_left <= 0:
-                outcome.status = Status.MAX_STEPS
+            self.found.append(_saved(found, self.field.packing.pack(stop.y) if keeps_end else None))
+            if final or outcome.status is not Status.EVENT:
                 return
             fired = [hit for hit in hits if hit.t == outcome.t_end]
             self.left = [
                 left and left - sum(hit.event == index for hit in hits)
                 for index, left in enumerate(self.left)
             ]
-            problem, plan = self._go_on(problem, plan, took_place[-1], fired)
+            problem, plan = self._go_on(problem, plan, stop, fired)
+
+    def _judge(self, problem: Problem, outcome: Outcome) -> None:
+        """Say so where the solve cannot go on from an event that was not to end it."""
+        t, start = outcome.t_end, problem.t0
+        moved = abs(t - start) > _ULPS * math.ulp(max(abs(t), abs(start)))
+        self.stalled = 0 if moved else self.stalled + 1
+        if t == problem.t1:
+            outcome.status = Status.SUCCESS
+        elif self.attempts_left <= 0:
+            outcome.status = Status.MAX_STEPS
+        elif self.stalled == _STALLED:
+            outcome.status = Status.STEP_UNDERFLOW
+            outcome.message = (
+                " Events follow each other there without end, as the bounces of a ball that comes "
+                "to rest: let `terminal` or a condition of its own end the solve before."
+            )
 
     def _packed(self, index: int, fired: Sequence[Hit]) -> PackedEvent:
         event = self.events[index]
 
         def condition(t: Tensor, y: Tensor) -> Tensor:
-            value = event.condition(t, self.field.packing.unpack(y), *self.field.args)
-            return torch.as_tensor(value).reshape(-1)
+            return check_values(event.condition(t, self.field.packing.unpack(y), *self.field.args))
 
         return PackedEvent(
             condition,
@@ -104,7 +122,7 @@ class _Segments:
             event.tolerance,
             stops=event.handler is not None,
             left=self.left[index],
-            fired=frozenset(hit.element for hit in fired if hit.event == index),
+            fired={hit.element: hit.value for hit in fired if hit.event == index},
         )
 
     def _go_on(
@@ -112,13 +130,19 @@ class _Segments:
     ) -> tuple[Problem, Plan]:
         """What is left to solve, from the state that the handlers make."""
         packing = self.field.packing
-        t, y = last.t, last.y
-        for hit in fired:
-            handler = self.events[hit.event].handler
+        # Copies before and after: a handler may write into what it is given, or return what it
+        # will write into the next time.
+        t, y = last.t, packing.unpack(packing.pack(last.y).clone())
+        for index in sorted({hit.event for hit in fired}):
+            handler = self.events[index].handler
             if handler is not None:
                 y = handler(t.to(self.field.time_like), y, *self.field.args)
                 packing.check_like(y, "event.handler")
         start, sign = float(t.detach()), problem.direction
+        y0 = packing.pack(y).clone()
+        if not bool(y0.detach().isfinite().all()):
+            given = f"output that is NaN or infinite, at t = {start:.9g}"
+            raise InputError("event.handler", given, "finite values")
         done = sum(sign * time <= sign * start for time in plan.ts)
         times = problem.times
         if t.requires_grad or times is not None:
@@ -127,7 +151,7 @@ class _Segments:
             times = TimeTensors(t, t1, ts[done:])
         adaptive = plan.controller.adaptive
         return (
-            replace(problem, y0=packing.pack(y), t0=start, times=times, f0=None),
+            replace(problem, y0=y0, t0=start, times=times, f0=None),
             replace(
                 plan,
                 ts=plan.ts[done:],
@@ -136,7 +160,7 @@ class _Segments:
             ),
         )
 
-    def _occurrence(self, problem: Problem, found: Trajectory, hit: Hit, row: int) -> Occurrence:
+    def _occurrence(self, found: Trajectory, hit: Hit, row: int) -> Occurrence:
         rows = found.rows
         assert rows is not None  # an event has a row
         t, y = torch.tensor(hit.t, dtype=torch.float64), rows[row]
@@ -149,17 +173,20 @@ class _Segments:
         condition = self._packed(hit.event, ()).condition
         time = t.to(y.real)
         value = condition(time, y)[hit.element]
-        if not value.requires_grad:
-            return t, y
         leaves = [time.detach().requires_grad_(), y.detach().requires_grad_()]
         along = condition(*leaves)[hit.element]
-        partial, gradient = pulled_back([along], [torch.ones_like(along)], leaves)
+        if not value.requires_grad and (along.requires_grad or not y.requires_grad):
+            return t, y  # nothing that asks for a gradient moves the time
         with torch.no_grad():
             slope = self.field(time, y.detach())
-            rate = torch.zeros((), dtype=y.real.dtype) if partial is None else partial
+        rate = torch.zeros((), dtype=y.real.dtype, device=y.device)
+        if along.requires_grad:
+            partial, gradient = pulled_back([along], [torch.ones_like(along)], leaves)
+            rate = rate if partial is None else rate + partial
             if gradient is not None:
                 rate = rate + torch.linalg.vecdot(gradient, slope).real
-        t = _EventTime.apply(t, value, rate)  # type: ignore[no-untyped-call]
+        cause = value if value.requires_grad else y
+        t = _EventTime.apply(t, cause, rate)  # type: ignore[no-untyped-call]
         return t, y + (t - t.detach()).to(y.real) * slope
 
     def joined(self) -> Trajectory:
@@ -172,6 +199,7 @@ class _Segments:
             y=last.y,
             h=last.h,
             status=last.status,
+            message=last.message,
             failed_samples=last.failed_samples,
             accepted=sum(outcome.accepted for outcome in outcomes),
             rejected=sum(outcome.rejected for outcome in outcomes),
@@ -180,6 +208,11 @@ class _Segments:
         )
         pieces = tuple(piece for found in self.found for piece in found.pieces)
         return Trajectory(outcome, torch.cat(rows) if rows else None, pieces)
+
+
+def _stopping(hits: Sequence[Hit]) -> int:
+    """Which of the events of a segment ended it; the one that ends the solve, if there is one."""
+    return min(range(len(hits)), key=lambda i: (not hits[i].final, not hits[i].stops, i))
 
 
 def _saved(found: Trajectory, end: Tensor | None) -> Trajectory:
@@ -203,20 +236,27 @@ def _saved(found: Trajectory, end: Tensor | None) -> Trajectory:
 
 
 class _EventTime(torch.autograd.Function):
-    """The time of an event, moved by what moves the condition's value there."""
+    """The time of an event, moved by what moves the condition's value there.
+
+    Args:
+        cause: that value; or the state, where the condition hides from autograd how it depends
+            on that.
+        rate: how fast the value changes along the solution.
+    """
 
     @staticmethod
-    def forward(ctx: Any, t: Tensor, value: Tensor, rate: Tensor) -> Tensor:
-        ctx.save_for_backward(value, rate)
+    def forward(ctx: Any, t: Tensor, cause: Tensor, rate: Tensor) -> Tensor:
+        ctx.save_for_backward(cause, rate)
         return t.clone()
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        value, rate = ctx.saved_tensors
+        cause, rate = ctx.saved_tensors
         if rate == 0:
             raise GradientError(
-                "the time of an event has no derivative: the condition touches zero there without "
-                "passing through it, so its rate of change along the solution is zero."
+                "the time of an event has no derivative: as far as autograd can follow it, the "
+                "condition does not change along the solution there. Either it touches zero "
+                "without passing through it, or it hides what it depends on (`.detach()`, a sign)."
             )
-        gradient = -cotangents[0].to(value) / rate
-        return (None, *once([gradient], [value, rate, *cotangents]), None)
+        gradient = -cotangents[0].to(cause) / rate
+        return (None, *once([gradient], [cause, rate, *cotangents]), None)
