@@ -14,6 +14,11 @@ SOLVERS = list(ic.solvers.SOLVERS.values())
 ADAPTIVE = [method for method in SOLVERS if method().adaptive]
 
 
+def in_reach(method: type[ic.Solver], tol: float) -> bool:
+    """Whether some thousands of steps do: their number goes as tol ** (-1 / error_order)."""
+    return bool(tol ** (-1 / method().error_order) <= 1e3)
+
+
 def swing(t: Tensor, y: Tensor) -> Tensor:
     """y' = cos(t) (y2, -y1): a rotation by the angle sin t. States of shape (..., 2)."""
     return torch.cos(t) * torch.stack([y[..., 1], -y[..., 0]], -1)

@@ -61,7 +61,6 @@ from .solvers import ImplicitMidpoint as ImplicitMidpoint
 from .solvers import KahanLi8 as KahanLi8
 from .solvers import Leapfrog as Leapfrog
 from .solvers import Midpoint as Midpoint
-from .solvers import OwrenZen5 as OwrenZen5
 from .solvers import RadauIIA3 as RadauIIA3
 from .solvers import RadauIIA5 as RadauIIA5
 from .solvers import Ralston as Ralston

@@ -126,7 +126,6 @@ def test_tables_are_found_and_sorted() -> None:
         ("bs5", 8, True, True, 7, 3),
         ("dopri5", 7, True, True, 6, 0),
         ("dopri5shampine", 7, True, True, 6, 0),
-        ("owrenzen5", 8, True, True, 7, 0),
         ("tsit5", 7, True, True, 6, 0),
         ("vern6", 9, True, True, 8, 3),
         ("vern7", 10, False, True, 10, 6),

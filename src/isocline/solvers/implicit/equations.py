@@ -14,7 +14,7 @@ the blocks are the preconditioner.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from .krylov import gmres
 from .layout import Layout
 from .newton import Means
 
-__all__ = ["Counter", "Factors", "StageEquations"]
+__all__ = ["Counter", "Factors", "Setting", "StageEquations"]
 
 _FEW_COLUMNS = 32
 """Numbers in a sample up to which a Jacobian is formed at once."""
@@ -47,6 +47,40 @@ class Counter(Protocol):
 
     jacobians: int
     linear_solves: int
+
+
+class Setting(NamedTuple):
+    """What the equations of all steps of a solve share.
+
+    Attributes:
+        field: the packed field over real vectors.
+        layout: where samples lie.
+        resolution: machine precision of each leaf in the field, shape (leaves,).
+        root: the root of that for each number, shape (samples, size).
+        noise: the root of the coarsest.
+        counter: where to count matrices and systems.
+    """
+
+    field: Field
+    layout: Layout
+    resolution: Tensor
+    root: Tensor
+    noise: float
+    counter: Counter
+
+    @classmethod
+    def of(
+        cls,
+        field: Field,
+        layout: Layout,
+        resolution: Sequence[float],
+        like: Tensor,
+        counter: Counter,
+    ) -> Setting:
+        """A setting for states of the dtype and on the device of `like`."""
+        leaves = like.new_tensor(resolution)
+        root = layout.spread(leaves.sqrt().expand(layout.samples, -1))
+        return cls(field, layout, leaves, root, max(resolution) ** 0.5, counter)
 
 
 class Factors:
@@ -76,33 +110,22 @@ class StageEquations:
     Everything here is real and without a graph.
 
     Args:
-        field: the packed field over real vectors.
+        setting: the field, and what belongs to it.
         times: the stages' times, 0-d tensors.
         base: what the stages' states start from, shape (N,).
         matrix: h times the block of a, shape (stages, stages).
         h: length of the step, signed.
-        layout: where samples lie.
-        resolution: machine precision of each leaf in the field, shape (leaves,).
-        counter: where to count matrices and systems.
     """
 
     linear = False
 
     def __init__(
-        self,
-        field: Field,
-        times: Sequence[Tensor],
-        base: Tensor,
-        matrix: Tensor,
-        h: float,
-        layout: Layout,
-        resolution: Tensor,
-        counter: Counter,
+        self, setting: Setting, times: Sequence[Tensor], base: Tensor, matrix: Tensor, h: float
     ) -> None:
-        self.field, self.times, self.base, self.matrix = field, times, base, matrix
-        self.length = abs(h)
-        self.layout, self.resolution, self.counter = layout, resolution, counter
+        self.setting, self.field, self.layout = setting, setting.field, setting.layout
+        self.times, self.base, self.matrix, self.length = times, base, matrix, abs(h)
         self.factors: Factors | None = None
+        layout = self.layout
         stages, size = len(times), layout.size
         fits = size <= _MOST_COLUMNS and layout.samples * (stages * size) ** 2 <= _MOST_ENTRIES
         self.ladder: tuple[Means, ...] = (Means.MATRIX, Means.BOTH)
@@ -112,6 +135,7 @@ class StageEquations:
             self.ladder = (Means.PLAIN, Means.KRYLOV, Means.MATRIX, Means.BOTH)
         self.price = float(size)
         self._floor = layout.largest(base.unsqueeze(0))
+        self._tiny = torch.finfo(base.dtype).tiny
         self._unit: Tensor | None = None
         self._shift = 0.0
 
@@ -128,17 +152,18 @@ class StageEquations:
         self._shift = shift
         if not self.ladder[-1].matrix:
             return
-        self.counter.jacobians += 1
+        self.setting.counter.jacobians += 1
         jacobians = torch.stack([self._jacobian(i) for i in range(len(self.times))])
         stages, samples, size, _ = jacobians.shape
-        blocks = torch.einsum("ij,isde->sidje", self.matrix, jacobians)
+        # Entry (i, j) of h A times the Jacobian of stage i, at [sample, i, :, j, :].
+        blocks = self.matrix[:, None, :, None] * jacobians.transpose(0, 1).unsqueeze(3)
         square = blocks.reshape(samples, stages * size, stages * size)
-        eye = (1.0 + shift) * torch.eye(stages * size).to(square)
-        self.factors = Factors(eye - square, self.layout)
+        eye = torch.eye(stages * size, dtype=square.dtype, device=square.device)
+        self.factors = Factors((1.0 + shift) * eye - square, self.layout)
 
     def preconditioned(self, residual: Tensor, transposed: bool = False) -> Tensor:
         """The correction by the matrices at hand; without any, by those of a constant field."""
-        self.counter.linear_solves += 1
+        self.setting.counter.linear_solves += 1
         if self.factors is None:
             return residual / (1.0 + self._shift)
         return self.factors.solve(residual, transposed)
@@ -165,8 +190,7 @@ class StageEquations:
             first = torch.maximum(scale, moved)
             first = torch.where(first > 0, first, first.max())
             self._unit = torch.where(first > 0, first, torch.ones_like(first))
-        tiny = torch.finfo(moved.dtype).tiny
-        sizes = torch.stack([moved / self._unit, moved / scale.clamp(min=tiny)])
+        sizes = torch.stack([moved / self._unit, moved / scale.clamp(min=self._tiny)])
         size, error = sizes.flatten(1).amax(1).tolist()
         return size, error
 
@@ -200,13 +224,13 @@ class StageEquations:
         the field goes with the larger ones. Where all of them vanish, the step's own change of
         the state is the only size there is.
         """
-        layout = self.layout
+        setting, layout = self.setting, self.layout
         largest = layout.largest(self.at[stage : stage + 1])
         change = self.length * layout.largest(self.slopes[stage : stage + 1])
         size = torch.where(largest > 0, largest, change)
-        size = torch.where(size > 0, size, torch.ones_like(size)) * self.resolution**0.125
-        unit = layout.spread((self.resolution**0.5).expand_as(size))
-        moved = at + torch.copysign(unit * torch.maximum(at.abs(), layout.spread(size)), at)
+        size = torch.where(size > 0, size, torch.ones_like(size)) * setting.resolution**0.125
+        length = setting.root * torch.maximum(at.abs(), layout.spread(size))
+        moved = at + torch.copysign(length, at)
         return moved - at  # what the rounded sum really adds
 
     def _product(self, v: Tensor) -> Tensor:
@@ -215,7 +239,7 @@ class StageEquations:
         size = (self.layout.largest(directions) / self._scale(self.slopes)).max()
         if not size > 0:
             return v
-        step = self.resolution.max().sqrt().item() / size.item()
+        step = self.setting.noise / size.item()
         answers = [
             (self.field(t, y + step * w) - slope) / step
             for t, y, w, slope in zip(

@@ -18,15 +18,17 @@ class Layout:
     Attributes:
         samples: number of samples; 1 for a state without a batch.
         size: numbers that make up one sample.
-        resolution: machine precision of each leaf's own dtype, shape (leaves,), float64.
+        widths: how many of them each leaf has; empty leaves do not count.
+        resolution: machine precision of each leaf's own dtype.
     """
 
     def __init__(self, packing: Packing) -> None:
         parts = 2 if packing.dtype.is_complex else 1
         self.samples = packing.batch or 1
-        self.widths = [parts * size // self.samples for size in packing.sizes]
+        leaves = [pair for pair in zip(packing.sizes, packing.dtypes, strict=True) if pair[0]]
+        self.widths = [parts * size // self.samples for size, _ in leaves]
         self.size = sum(self.widths)
-        self.resolution = [torch.finfo(dtype.to_real()).eps for dtype in packing.dtypes]
+        self.resolution = [torch.finfo(dtype.to_real()).eps for _, dtype in leaves]
 
     def rows(self, vectors: Tensor) -> Tensor:
         """Vectors (..., N) as (..., samples, size)."""

@@ -21,7 +21,7 @@ from ...state import Packing
 from ..base import DensePiece, Field, Memory, Step, Time
 from ..explicit import StageTimes
 from ..tableau import Row
-from .equations import StageEquations
+from .equations import Setting, StageEquations
 from .gradient import attached
 from .layout import Layout
 from .newton import relaxed, solve
@@ -72,13 +72,14 @@ class ImplicitStepper:
         self.field: Field = _RealField(field) if self.complex else field
         self.dtype, self.device = packing.time_dtype, packing.device
         self.layout = Layout(packing)
-        self._counter: Any = field if hasattr(field, "jacobians") else _Uncounted()
         # A field that computes in less than the state's precision bounds what can be solved for.
         autocast = getattr(field, "autocast", None)
         least = 0.0 if autocast is None else torch.finfo(autocast.dtype).eps
         resolution = [max(least, eps) for eps in self.layout.resolution]
-        self._resolution = torch.tensor(resolution, dtype=self.dtype, device=self.device)
-        self._accuracy, self._noise = torch.finfo(self.dtype).eps, max(resolution) ** 0.5
+        counter: Any = field if hasattr(field, "jacobians") else _Uncounted()
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        self.setting = Setting.of(self.field, self.layout, resolution, like, counter)
+        self._accuracy = torch.finfo(self.dtype).eps
         self._blocks = tableau.blocks
         self._nodes = [float(c) for c in tableau.c]
         self._table = _floats([*tableau.a, tableau.b])
@@ -140,18 +141,18 @@ class ImplicitStepper:
         """
         with torch.no_grad():
             start, fixed = base.detach(), matrix.detach()
-            equations = StageEquations(
-                self.field, times, start, fixed, h, self.layout, self._resolution, self._counter
-            )
+            equations = StageEquations(self.setting, times, start, fixed, h)
             if len(times) == 1:
                 first = ((guess - start) / fixed[0, 0]).nan_to_num(0.0, 0.0, 0.0).unsqueeze(0)
             else:  # the state at the start of the step itself
                 first = start.new_zeros(len(times), start.numel())
-            found = solve(equations, first, self._accuracy, self._noise)
+            found = solve(equations, first, self._accuracy, self.setting.noise)
             if not found.converged and found.x.isfinite().all():
-                found = solve(equations, relaxed(equations, first), self._accuracy, self._noise)
+                found = solve(
+                    equations, relaxed(equations, first), self._accuracy, self.setting.noise
+                )
             if not found.converged:
-                samples = equations.unsolved(found.correction, found.x, self._noise)
+                samples = equations.unsolved(found.correction, found.x, self.setting.noise)
                 broken = not equations.residual(first).isfinite().all()
                 raise _UnsolvedError(samples, broken)
         if torch.is_grad_enabled():
