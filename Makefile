@@ -75,6 +75,11 @@ bench: $(VENV)/.stamp-bench  ## time isocline beside torchdiffeq, in one run
 	@$(BIN)/python benchmarks/eager_speed.py $(ARGS)
 	@$(BIN)/python benchmarks/eager_overhead.py
 
+.PHONY: bench-work
+bench-work: $(VENV)/.stamp-bench  ## work and precision beside torchdiffeq, SciPy and diffrax (10 minutes)
+	$(SAY) "solving DETEST with every adaptive method and its peers"
+	@$(ONE_THREAD) $(BIN)/python benchmarks/work_precision.py $(ARGS)
+
 # --- checks ----------------------------------------------------------------------------------------
 
 .PHONY: test

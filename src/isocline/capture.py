@@ -29,6 +29,7 @@ from .errors import GradientError
 from .holdings import handed, held
 from .problem import PackedField
 from .solvers.base import Solver
+from .solvers.wrapped import proper
 
 __all__ = ["Captured", "Guard", "capture", "operations_so_far"]
 
@@ -76,7 +77,7 @@ def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = No
             "solve and close over them, call `.eval()`, or use `adjoint=Direct()`."
         )
     used = _follow(value, leaf, found, {edge_of(tensor): tensor for tensor in visible})
-    coefficients = [tensor for tensor in held(solver) if tensor.requires_grad]
+    coefficients = [tensor for tensor in held(proper(solver)) if tensor.requires_grad]
     found.extend(coefficients)
     used.update(map(id, coefficients))
     for tensor in list(found.tensors.values()):

@@ -98,6 +98,14 @@ def test_one_step_back_is_the_step_before(method: Any) -> None:
         torch.testing.assert_close(memory.carried, carried, rtol=0, atol=1e-14)
 
 
+@EVERY
+def test_the_interpolant_meets_both_ends_when_the_states_are_apart(method: Any) -> None:
+    carried = (torch.tensor([1.1, -0.5], dtype=torch.float64),)
+    step = bound(method).step(0.3, 0.5, Y0, Memory(None, carried))
+    ends = step.dense().at(torch.tensor([0.3, 0.5], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.stack([Y0, step.y1]), rtol=0, atol=1e-14)
+
+
 # --- the formulas ----------------------------------------------------------------------------
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import isocline as ic
-from isocline.torchdiffeq import odeint, odeint_adjoint, odeint_dense, odeint_event
+from isocline.torchdiffeq import odeint, odeint_adjoint, odeint_dense, odeint_event, steps
 
 Y = torch.tensor([1.0, 2.0], dtype=torch.float64)
 T = torch.tensor([0.0, 1.0], dtype=torch.float64)
@@ -130,12 +130,12 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "not a number": (
         AssertionError, "non-finite", lambda: odeint(lambda t, y: y * float("nan"), Y, T),
     ),
-    "a singularity": (AssertionError, "", lambda: odeint(lambda t, y: y**2, Y, 3 * T)),
-    "a tolerance out of reach": (
-        AssertionError, "underflow in dt", lambda: odeint_dense(
-            lambda t, y: torch.sign(y - 1.5) * 1e3 + torch.rand_like(y), Y, 0.0, 1.0,
-            rtol=1e-14, atol=1e-14,
-        ),
+    "a singularity": (
+        AssertionError, "underflow in dt|non-finite", lambda: odeint(lambda t, y: y**2, Y, 3 * T),
+    ),
+    "a singularity reached in steps": (
+        AssertionError, "underflow in dt",
+        lambda: odeint_dense(lambda t, y: 1 / (t - 0.5) ** 2 + 0 * y, Y, 0.0, 1.0),
     ),
     "too many steps": (
         AssertionError, r"max_num_steps exceeded",
@@ -152,9 +152,10 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_errors(name: str) -> None:
+def test_errors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "_EVENT_STEPS", 50)  # 20000 would take a while
     kind, words, act = CASES[name]
-    with pytest.raises(kind, match=words) as caught, torch.no_grad():
+    with pytest.raises(kind, match=words) as caught:
         act()
     assert isinstance(caught.value, ic.IsoclineError)
 
@@ -165,4 +166,3 @@ def test_func_need_not_be_a_module_and_parameters_need_not_be_named() -> None:
     end = odeint_adjoint(lambda t, y: -rate * y, Y, T)[1]
     (gradient,) = torch.autograd.grad(end.sum(), rate)
     assert gradient.item() == pytest.approx(-3.0 * torch.exp(torch.tensor(-0.5)).item(), rel=1e-6)
-    assert isinstance(odeint_adjoint(nn.Linear(2, 2).double().forward, Y, T), Tensor) is False or True

@@ -20,8 +20,8 @@ def times(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-class Steps:
-    """A field that notes the steps that are tried, and what becomes of them."""
+class Tried:
+    """A field that notes the steps that are tried."""
 
     def __init__(self, func: Callable[[Tensor, Any], Any] = swing) -> None:
         self.func = func
@@ -36,12 +36,16 @@ class Steps:
     def callback_step(self, t0: Tensor, y0: Any, dt: Tensor) -> None:
         self.tried.append((t0.item(), dt.item()))
 
+
+class Steps(Tried):
+    """A field that also notes which steps are accepted, for methods that can tell."""
+
     def callback_accept_step(self, t0: Tensor, y0: Any, dt: Tensor) -> None:
         self.accepted.append((t0.item(), dt.item()))
 
 
-def steps_of(t: Tensor, func: Callable[[Tensor, Any], Any] = swing, **arguments: Any) -> Steps:
-    steps = Steps(func)
+def steps_of(t: Tensor, func: Callable[[Tensor, Any], Any] = swing, **arguments: Any) -> Any:
+    steps = Tried(func) if "method" in arguments else Steps(func)
     with torch.no_grad():
         odeint(steps, swung(t[0]), t, **arguments)
     return steps
@@ -82,10 +86,11 @@ def test_ifactor_and_dfactor() -> None:
     lengths = [h for _, h in steps_of(times(0.0, 9.0), constant, options=options).tried]
     assert lengths[:4] == pytest.approx([0.01, 0.03, 0.09, 0.27])
 
-    stiff = lambda t, y: -1e5 * (y - torch.cos(t))  # noqa: E731 (rejected: they shrink at the most)
-    options = {"dfactor": 0.1, "first_step": 1.0}
-    lengths = [h for _, h in steps_of(times(0.0, 1.0), stiff, options=options, rtol=1e-2).tried]
-    assert lengths[:4] == pytest.approx([1.0, 0.1, 0.01, 0.001])
+    stiff = Steps(lambda t, y: -1e12 * y)  # steps are rejected, and shrink at the most
+    options = {"dfactor": 0.1, "first_step": 1.0, "max_num_steps": 4}
+    with pytest.raises(AssertionError, match="max_num_steps"):
+        odeint(stiff, swung(0.0), times(0.0, 1.0), options=options)
+    assert [h for _, h in stiff.tried] == pytest.approx([1.0, 0.1, 0.01, 0.001])
 
 
 def test_an_ifactor_of_one_lets_no_step_grow() -> None:
@@ -122,14 +127,14 @@ def test_stops_outside_the_span_do_not_matter() -> None:
 
 
 class Jump:
-    """y' = 1 before 0.5, and -2 y from there on."""
+    """y' = 1 before 0.5, and -2.4 y from there on."""
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self) -> None:
         self.seen: list[float] = []
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         self.seen.append(t.item())
-        return torch.ones_like(y) if t < 0.5 else -2 * y
+        return torch.ones_like(y) if t < 0.5 else -2.4 * y
 
 
 @pytest.mark.parametrize("method", ["dopri5", "dopri8", "tsit5", "bosh3", "adaptive_heun"])
@@ -137,7 +142,7 @@ class Jump:
 @pytest.mark.parametrize("way", [1, -1], ids=["rising", "falling"])
 def test_jump_t_keeps_the_sides_of_a_jump_apart(method: str, dtype: torch.dtype, way: int) -> None:
     """Right to the tolerance, in fewer evaluations, and never asked at the jump itself."""
-    exact = 1.5 * math.exp(-1.0)
+    exact = 1.5 * math.exp(-1.2)
     t, y0, end = (times(0.0, 1.0), 1.0, exact) if way > 0 else (times(1.0, 0.0), exact, 1.0)
     loose = {"rtol": 1e-5, "atol": 1e-5, "method": method}
     start = torch.tensor([y0], dtype=dtype)
@@ -146,7 +151,7 @@ def test_jump_t_keeps_the_sides_of_a_jump_apart(method: str, dtype: torch.dtype,
     found = odeint(better, start, t, options={"jump_t": times(0.5)}, **loose)[1]
     assert len(better.seen) < len(plain.seen)
     assert 0.5 not in better.seen
-    assert found.item() == pytest.approx(end, abs=3e-5)
+    assert found.item() == pytest.approx(end, abs=1e-4)
 
 
 def test_dtype_is_taken_and_does_not_matter() -> None:
@@ -219,7 +224,7 @@ def test_step_size(size: Any, way: int) -> None:
 @pytest.mark.parametrize("count", [3, 6, 7, 10, 100])
 def test_a_whole_number_of_steps_has_no_sliver_at_its_end(dtype: torch.dtype, count: int) -> None:
     t = torch.tensor([0.0, count * 0.1], dtype=dtype)
-    steps = Steps(lambda t, y: -y)
+    steps = Tried(lambda t, y: -y)
     odeint(steps, torch.ones(1), t, method="euler", options={"step_size": 0.1})
     assert len(steps.tried) == count
 

@@ -31,6 +31,7 @@ from ..problem import Plan, Problem, SaveAt, autocast_off
 from ..solution import ERRORS, Statistics, Status
 from ..solvers.base import Solver
 from ..solvers.external import BlackBox, Boxed
+from ..solvers.wrapped import proper
 from ..validate import check_black_box, check_controller, check_solver
 from .augmented import (
     AdjointField,
@@ -87,7 +88,7 @@ class Backsolve:
                     else "use `adjoint=Checkpointed()`."
                 )
             )
-        if any(tensor.requires_grad for tensor in held(plan.solver)):
+        if any(tensor.requires_grad for tensor in held(proper(plan.solver))):
             raise GradientError(
                 "the solver has parameters of its own, and the adjoint equation that Backsolve "
                 "solves is that of the exact solution, which does not depend on them: use "

@@ -34,8 +34,13 @@ class Reversible:
 
     A step costs two of the base method, neither of which can start from the last slope of another.
 
+    Where the flow contracts, at a rate L, y and z depart from each other at that rate, unless a
+    step is shorter than (1 - coupling) / L. The error estimate sees to that, but the solution may
+    then be off by up to 1 / (1 - coupling) tolerances. For long contractions take a coupling
+    lower than the default.
+
     Attributes:
-        solver: the base method, or its name. Error estimate and interpolant are its own.
+        solver: the base method, or its name.
         coupling: lambda above, in (0, 1]. Going back enlarges rounding errors by 1 / lambda a
             step; 1 is without stability.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .base import Solver
 
-__all__ = ["WrappedSolver"]
+__all__ = ["WrappedSolver", "proper"]
 
 
 class WrappedSolver:
@@ -47,3 +47,10 @@ class WrappedSolver:
     def evaluations_per_step(self) -> int:
         """Evaluations of the field that an accepted step costs."""
         return self.solver.evaluations_per_step
+
+
+def proper(solver: Solver | None) -> Solver | None:
+    """The solver proper: what its wrappers hold besides it is no business of the method's."""
+    while isinstance(solver, WrappedSolver):
+        solver = solver.solver
+    return solver

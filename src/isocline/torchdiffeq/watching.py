@@ -57,7 +57,7 @@ class Callbacks:
         }
         missed = {name + suffix for name in found if name not in supported}
         if missed:
-            warnings.warn(f"Solver '{method}' does not support callbacks {missed}", stacklevel=5)
+            warnings.warn(f"Solver '{method}' does not support callbacks {missed}", stacklevel=4)
         found = {name: callback for name, callback in found.items() if name in supported}
         return cls(found, view) if found else None
 

@@ -75,9 +75,10 @@ class AdamsBashforth(_AdamsMethod):
     short at the end or at a stop are taken with weights for their length, at the same order.
 
     Attributes:
-        order: 1 to 12. The weights of high orders are large and magnify rounding: their
-            magnitudes sum to 6.7 at order 4, 82 at order 8 and 1150 at order 12. In
-            float32 orders above 6 gain nothing.
+        order: 1 to 12. The magnitudes of the weights sum to S = 6.7 at order 4, 82 at order 8 and
+            1150 at order 12. Rounding is magnified as much (in float32 orders above 6 gain
+            nothing), and what decays at the rate lambda is stable for steps up to
+            2 / (S lambda) only.
     """
 
     order: int = 4
@@ -128,11 +129,12 @@ class Adams(_AdamsMethod):
     within the tolerance, and the solve goes on with that of order k + 1 (local extrapolation).
     Order and step follow the estimates. The first three steps are Tsit5's, and k begins at 4.
 
-    It needs the fewest evaluations of all methods here for smooth problems, above all at tight
+    For smooth problems it needs far fewer evaluations than one-step methods, above all at tight
     tolerances. With constant steps, where nothing is estimated, it stays at k = 4, order 5.
 
     Attributes:
-        max_order: largest k, 1 to 12.
+        max_order: largest k, 1 to 12. In float32 it need not be lowered: estimates of orders
+            whose weights would magnify rounding show that, and these orders are not chosen.
     """
 
     max_order: int = 12

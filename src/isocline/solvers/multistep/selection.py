@@ -4,8 +4,8 @@ The order is the one for which the next step may be longest, as in Shampine and 
 Solution of Ordinary Differential Equations: The Initial Value Problem" (1975), chapter 7, and
 Hairer, Norsett and Wanner (1993), section III.7. They change it only after some steps at the
 same order, since in their codes the estimate for the order above needs constant steps. Ours does
-not: to raise it as soon as the estimates say so saved a tenth to a quarter of the evaluations on
-the problems of `docs/solvers.md`.
+not: to raise it as soon as the estimates say so saved a sixth of the evaluations, over eight
+problems from Arenstorf's orbit to a small network and errors from 1e-3 to 1e-11.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["PATIENCE", "SHARE", "Choice", "after_failure", "after_success"]
 SHARE = 0.25
 """The part of the tolerance that an error estimate may take up.
 
-Steps are short and many, and their errors add up. On DETEST the end is then off by at most 5
-tolerances times the condition of the problem, with all of the tolerance by 17; that takes 7 %
-more evaluations.
+Steps are short and many, and their errors add up. On DETEST the end is then off by at most 6
+tolerances times the condition of the problem, with all of the tolerance by 17; that takes 6 to
+10 % more evaluations.
 """
 
 _GROWTH = 2.0
