@@ -19,6 +19,22 @@ def in_reach(method: type[ic.Solver], tol: float) -> bool:
     return bool(tol ** (-1 / method().error_order) <= 1e3)
 
 
+def within_reach(method: type[ic.Solver], tol: float) -> dict[str, float]:
+    """Tolerances for `solve`: `tol`, or the least that is in reach of an adaptive method."""
+    order = method().error_order
+    tol = max(tol, 1e3**-order) if order else tol
+    return {"rtol": tol, "atol": tol}
+
+
+def promise(method: type[ic.Solver], tol: float) -> float:
+    """What a tolerance bounds the error by, up to a factor.
+
+    Steps go as tol^(1 / k), with k the order of the error estimate, and the error as the steps to
+    the method's order: a power of the tolerance where the estimate is of a higher order than that.
+    """
+    return float(tol ** min(1.0, method().order / max(1, method().error_order)))
+
+
 def swing(t: Tensor, y: Tensor) -> Tensor:
     """y' = cos(t) (y2, -y1): a rotation by the angle sin t. States of shape (..., 2)."""
     return torch.cos(t) * torch.stack([y[..., 1], -y[..., 0]], -1)
@@ -39,8 +55,8 @@ def knotted(t: Tensor, y: Tensor) -> Tensor:
     """Four equations, coupled, nonlinear and non-autonomous, with solution `unknotted`.
 
     Five samples at different phases, shape (5, 4): the error of one, at one time, may happen to
-    vanish. It separates: the rates of the first half of the state depend on the second half alone, and
-    the other way round, as methods that preserve structure ask for.
+    vanish. It separates: the rates of the first half of the state depend on the second half alone,
+    and the other way round, as methods that preserve structure ask for.
     """
     q1, q2, p1, p2 = y.unbind(-1)
     sin, cos = torch.sin(t + PHASES), torch.cos(t + PHASES)

@@ -90,7 +90,7 @@ def affordable(method: type[ic.Solver]) -> dict[str, Any]:
     tol = {1: 1e-2, 2: 2e-4, 3: 1e-4}.get(solver.order, 1e-6)
     if solver.adaptive:
         return {"solver": solver, "rtol": tol, "atol": tol}
-    return {"solver": solver, "dt0": 0.02 if solver.order == 1 else 0.25}
+    return {"solver": solver, "dt0": 0.05 if solver.order == 1 else 0.25}
 
 
 def times_of(solution: ic.Solution) -> Tensor:

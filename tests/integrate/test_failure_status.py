@@ -47,7 +47,8 @@ def test_a_state_that_breaks_names_time_and_sample(
     assert error.samples == (2, 4)
     assert 0 < way * error.time < 1
     if method().adaptive:
-        assert 0.59 < way * error.time <= 0.6
+        # A method that looks at the middle of its steps alone finds out a little late.
+        assert 0.59 < way * error.time <= 0.61
     assert error.solution is not None
     assert error.solution.status is ic.Status.NON_FINITE
 

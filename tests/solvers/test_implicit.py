@@ -273,17 +273,19 @@ def test_stages_are_solved_to_the_precision_there_is(method: Method, dtype: torc
 
 @EVERY
 def test_autocast_bounds_what_can_be_solved_and_is_no_failure(method: Method) -> None:
+    """Differences finer than what the field resolves would make no Jacobian of a stiff field."""
     layer = torch.nn.Linear(3, 3)
-    torch.nn.init.constant_(layer.weight, 0.2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-40.0, 3.0, 0.0], [2.0, -60.0, 1.0], [0.0, 5.0, -30.0]]))
 
     def field(t: Tensor, y: Tensor) -> Tensor:
-        return torch.tanh(layer(y)) - y
+        return layer(torch.tanh(y))
 
     y0 = batch().float()
     plain = solved(method, field, y0, 1.0, 0.25).ys
     with torch.autocast("cpu", torch.bfloat16):
         cast = solved(method, field, y0, 1.0, 0.25).ys
-    torch.testing.assert_close(cast, plain, rtol=0, atol=3e-2)
+    torch.testing.assert_close(cast, plain, rtol=0, atol=5e-2)
 
 
 @EVERY
@@ -343,7 +345,6 @@ def test_equations_without_a_solution_are_a_status(grad: bool) -> None:
         with pytest.raises(ic.UnsolvedStepError, match=message) as caught:
             ic.solve(field, y0, 0.0, 2.0, **options)
         sol = ic.solve(field, y0.requires_grad_(grad), 0.0, 2.0, save=save, throw=False, **options)
-    assert isinstance(caught.value, ic.SolveError)
     assert caught.value.samples == sol.failed_samples == (1, 2)
     assert sol.status is ic.Status.UNSOLVED
     assert sol.ts.tolist() == [0.0, 0.5]
@@ -385,11 +386,8 @@ def test_a_linear_field_costs_one_evaluation_a_number_and_two_a_stage(
     assert stats.linear_solves == 2 * stats.jacobians
     if size == 2:
         assert stats.nfe == steps * method().evaluations_per_step
-
-
-def test_explicit_methods_count_no_matrices() -> None:
-    stats = ic.solve(lambda t, y: -y, torch.ones(2), 0.0, 1.0).stats
-    assert (stats.jacobians, stats.linear_solves) == (0, 0)
+    plain = ic.solve(lambda t, y: -y, y0, 0.0, 1.0).stats
+    assert (plain.jacobians, plain.linear_solves) == (0, 0)
 
 
 @EVERY
@@ -398,6 +396,4 @@ def test_a_smooth_step_needs_few_corrections(method: Method) -> None:
     y0 = batch()
     stats = solved(method, lambda t, y: torch.tanh(y @ WEIGHT) - y, y0, 1.0, 0.05).stats
     table = method.coefficients
-    explicit = sum(block.explicit for block in table.blocks)
-    stages = table.stages - explicit
-    assert stats.nfe <= 20 * (explicit + 9.5 * stages)
+    assert stats.nfe <= 20 * 9.5 * table.stages

@@ -145,7 +145,8 @@ def left_open(table: Tableau) -> float:
     if table.name == "HeunEuler":  # the companion is Euler's method
         misses = difference(difference(table.b, table.error[0]), (1, 0))
     elif table.name == "Fehlberg2":  # the companion is the step to the last stage, by 1 and 255
-        misses = difference(difference(table.b, table.error[0]), (*table.a[2], 0))
+        row = tuple(Fraction(x, 50) for x in table.error[0])
+        misses = difference(difference(table.b, row), (*table.a[2], 0))
         misses = (*misses, 255 * table.a[2][0] - table.a[2][1])
     elif table.name == "Dopri8":  # of least norm: alike for stages 11 to 13, which are alike to it
         row = table.extra_a[1]

@@ -304,7 +304,9 @@ def test_max_iters_of_implicit_adams() -> None:
     counts = []
     for options in ({"max_iters": 1}, {}, {"max_iters": 4}):
         options = {"step_size": 0.01, **options}
-        counts.append(steps_of(times(0.0, 2.0), method="implicit_adams", options=options).evaluations)
+        counts.append(
+            steps_of(times(0.0, 2.0), method="implicit_adams", options=options).evaluations
+        )
     assert counts[0] < counts[1] < counts[2]
 
 

@@ -171,7 +171,7 @@ def evaluate(run: Positional[Path], options: OmitArgPrefixes[EvaluateConfig]) ->
 @_app.command
 def solvers() -> None:
     """List the solvers."""
-    every = [method() for method in SOLVERS.values()]
+    every = {name: method() for name, method in SOLVERS.items()}
     boxes = {name: make() for name, make in BLACK_BOXES.items()}
     Console().print(solver_table(every), source_table(every), black_box_table(boxes))
 

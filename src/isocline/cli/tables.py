@@ -25,18 +25,18 @@ __all__ = [
 ]
 
 
-def solver_table(solvers: Sequence[Solver]) -> Table:
+def solver_table(solvers: Mapping[str, Solver]) -> Table:
     """One row for each solver: what it costs and how well it does."""
     table = Table(title="Solvers", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("name", "order", "estimate", "dense", "evals"):
-        table.add_column(name, justify="left" if name == "name" else "right", no_wrap=True)
+    for head in ("name", "order", "estimate", "dense", "evals"):
+        table.add_column(head, justify="left" if head == "name" else "right", no_wrap=True)
     table.caption = (
         "estimate: order in h of the error estimate of a step (- without one: constant steps); "
         "dense: order of the continuous extension; evals: field evaluations in an accepted step"
     )
-    for solver in solvers:
+    for name, solver in solvers.items():
         table.add_row(
-            solver.name.lower(),
+            name,
             str(solver.order),
             str(solver.error_order) if solver.adaptive else "-",
             str(solver.dense_order),
@@ -45,13 +45,13 @@ def solver_table(solvers: Sequence[Solver]) -> Table:
     return table
 
 
-def source_table(solvers: Sequence[Solver]) -> Table:
+def source_table(solvers: Mapping[str, Solver]) -> Table:
     """Where each solver comes from; apart, for the texts are long."""
     table = Table(title="Sources", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("source", overflow="fold")
-    for solver in solvers:
-        table.add_row(solver.name.lower(), escape(solver.reference))
+    for name, solver in solvers.items():
+        table.add_row(name, escape(solver.reference))
     return table
 
 

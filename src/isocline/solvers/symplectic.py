@@ -269,11 +269,11 @@ def _halves(packing: Packing) -> tuple[int, int, int]:
         sizes = [sum(leaf.numel() for leaf in tree_leaves(value)) for value in values]
         if len(sizes) == 2 and sizes[0] == sizes[1]:
             return 1, 2, sizes[0]
-        given = tree_describe(entries)
+        given = tree_describe(entries) if values else f"shapes {[*map(tuple, packing.shapes)]}"
     raise InputError(
         "y0",
         given,
         "positions and momenta: a pair of equal size, or a tensor whose last dimension holds "
         "first the ones, then the others",
-        "A method for separable systems moves the halves in turn; other solvers take any state.",
+        "Other solvers take any state; `Backsolve(solver=...)` names one for its reverse solve.",
     )

@@ -74,7 +74,8 @@ def _guarded(run: Callable[[], None]) -> int:
     except SystemExit:
         raise
     except BaseException as error:
-        sys.excepthook(type(error), error, _theirs(error.__traceback__))
+        theirs = error.with_traceback(_theirs(error.__traceback__))
+        sys.excepthook(type(theirs), theirs, theirs.__traceback__)
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     return 0
 

@@ -17,6 +17,9 @@ from .steps import Steps
 
 __all__ = ["until_event"]
 
+_BEYOND = 1e-30
+"""How far beyond zero a zero is: nothing beside other values, but of the other sign."""
+
 
 def until_event(
     task: Task, steps: Steps, sides: Sides | None, adjoint: Adjoint | None
@@ -42,12 +45,18 @@ def _on_the_way(
     sides: Sides | None,
     adjoint: Adjoint | None,
 ) -> tuple[Tensor, State]:
+    asked = task.asked
+    with torch.no_grad():
+        signs = torch.as_tensor(event_fn(asked.t[0], asked.y0)).reshape(-1).sign()
+
     def condition(t: Tensor, y: State, *_: Any) -> Tensor:
-        return event_fn(t, y)
+        value = torch.as_tensor(event_fn(t, y)).reshape(-1)
+        # Zero counts as the other side: a function may come to be zero at once and stay so.
+        return value - _BEYOND * signs * (value.detach() == 0)
 
     found = task.solution(steps, sides, adjoint, event=Event(condition))
     first = found.events[0]
-    return first.t.to(task.asked.t), first.y
+    return first.t.to(asked.t), first.y
 
 
 def _at_start(task: Task, event_fn: EventFunction) -> tuple[Tensor, State] | None:

@@ -14,12 +14,14 @@ from torch import Tensor
 import isocline as ic
 from isocline.errors import InputError
 from isocline.nn import CNF, Sampler
-from isocline.solvers import SOLVERS
+from isocline.solvers import SOLVERS, ExplicitRungeKutta
 
 from ...known import Watched
 from .flow_cases import DTYPE, FIELDS
 
-EVERY = pytest.mark.parametrize("name", SOLVERS)
+EXPLICIT = [name for name, method in SOLVERS.items() if issubclass(method, ExplicitRungeKutta)]
+OTHERS = [name for name in SOLVERS if name not in EXPLICIT]
+EVERY = pytest.mark.parametrize("name", EXPLICIT)
 SPANS = st.sampled_from([(0.0, 1.0), (1.0, 0.0), (-0.7, 2.3), (5.0, 4.9)])
 
 
@@ -48,6 +50,12 @@ def test_a_budget_is_kept_and_spent(name: str, nfe: int, span: tuple[float, floa
     assert flow.nfe_forward == len(field.times)
     low, high = sorted(span)
     assert all(low <= t <= high for t in field.values)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_method_whose_steps_differ_in_cost_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="explicit Runge-Kutta"):
+        Sampler(name, nfe=100)
 
 
 @EVERY
@@ -101,7 +109,7 @@ def test_eulers_steps_by_hand() -> None:
     torch.testing.assert_close(found, z, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "euler"])
+@pytest.mark.parametrize("name", [name for name in EXPLICIT if name != "euler"])
 def test_a_large_budget_approaches_the_flow(name: str) -> None:
     _, flow = watched(rtol=1e-9, atol=1e-9)
     torch.manual_seed(7)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...controllers import Constant
 from ...errors import InputError, InputTypeError
-from ...solvers import Solver
+from ...solvers import ExplicitRungeKutta, Solver
 from ...validate import check_solver
 
 __all__ = ["Sampler"]
@@ -20,13 +20,14 @@ class Sampler:
     """Fixed steps, as generative models are sampled: a budget rather than a tolerance.
 
     Attributes:
-        solver: the method, or its name: "euler", "midpoint", "heun", "dopri5", "tsit5", ...
+        solver: an explicit Runge-Kutta method, or its name: "euler", "midpoint", "heun", "dopri5",
+            "tsit5", ...
         nfe: at most so many evaluations of the field, in equal steps.
         times: ends of the steps between t0 and t1, in that order, instead.
 
     Raises:
-        InputError: unless exactly one of `nfe` and `times` is given; if `nfe` does not pay for a
-            single step, or `times` do not rise or fall strictly.
+        InputError: for another method; unless exactly one of `nfe` and `times` is given; if `nfe`
+            does not pay for a single step, or `times` do not rise or fall strictly.
     """
 
     solver: str | Solver = "euler"
@@ -37,7 +38,7 @@ class Sampler:
         if (self.nfe is None) == (self.times is None):
             given = "neither" if self.nfe is None else "both"
             raise InputError("nfe, times", given, "exactly one of them")
-        solver = check_solver(self.solver)
+        solver = _check_solver(self.solver)
         if self.nfe is not None and not isinstance(self.nfe, int):
             raise InputTypeError("nfe", repr(self.nfe), "a whole number of evaluations")
         if self.nfe is not None and self._steps(solver, self.nfe) < 1:
@@ -56,7 +57,7 @@ class Sampler:
 
     def settings(self, t0: float, t1: float) -> dict[str, Any]:
         """What to hand to `solve` for this."""
-        solver, span = check_solver(self.solver), abs(t1 - t0)
+        solver, span = _check_solver(self.solver), abs(t1 - t0)
         if span == 0:
             return {"solver": solver, "dt0": 1.0, "controller": Constant()}
         if self.times is not None:
@@ -73,12 +74,23 @@ class Sampler:
         }
 
     @staticmethod
-    def _steps(solver: Solver, nfe: int) -> int:
+    def _steps(solver: ExplicitRungeKutta, nfe: int) -> int:
         """How many steps the budget pays for; the first may cost one evaluation more."""
         extra = _first_step(solver) - solver.evaluations_per_step
         return (nfe - extra) // solver.evaluations_per_step
 
 
-def _first_step(solver: Solver) -> int:
-    tableau = getattr(solver, "tableau", None)
-    return solver.evaluations_per_step if tableau is None else int(tableau.stages)
+def _first_step(solver: ExplicitRungeKutta) -> int:
+    return solver.tableau.stages
+
+
+def _check_solver(given: str | Solver) -> ExplicitRungeKutta:
+    """The solver, if what its steps cost is known before they are taken."""
+    solver = check_solver(given)
+    if not isinstance(solver, ExplicitRungeKutta):
+        raise InputError(
+            "solver",
+            solver.name,
+            "an explicit Runge-Kutta method, whose steps all cost the same",
+        )
+    return solver
