@@ -14,6 +14,11 @@ SOLVERS = list(ic.solvers.SOLVERS.values())
 ADAPTIVE = [method for method in SOLVERS if method().adaptive]
 
 
+def called(solver: Any) -> str:
+    """A solver in the name of a test, which is to be the same in every process."""
+    return solver if isinstance(solver, str) else getattr(solver, "name", type(solver).__name__)
+
+
 def in_reach(method: type[ic.Solver], tol: float) -> bool:
     """Whether some thousands of steps do: their number goes as tol ** (-1 / error_order)."""
     return bool(tol ** (-1 / method().error_order) <= 1e3)

@@ -10,7 +10,7 @@ import isocline as ic
 from isocline.nn import ImageClassifier, ODEBlock
 from isocline.solvers import BLACK_BOXES, CVODE, Answer, SciPy
 
-from ..known import swing
+from ..known import called, swing
 from .adjoint_cases import (
     OUTPUTS,
     central_differences,
@@ -87,7 +87,7 @@ def test_gradients_are_finite_differences_of_the_solve(name: str) -> None:
         (OwnRK4(), "dop853"),
         ("dop853", OwnRK4()),
     ],
-    ids=str,
+    ids=called,
 )
 def test_either_way_may_have_its_own_solver(
     forward: Any, reverse: Any, exact: dict[tuple[str, bool], Any]
@@ -143,7 +143,7 @@ def test_evaluations_are_counted_both_ways() -> None:
 
 
 @pytest.mark.parametrize("adjoint", [ic.Direct(), ic.Checkpointed(), ic.Checkpointed(slots=2)])
-@pytest.mark.parametrize("solver", ["lsoda", CVODE("Adams"), OwnRK4()], ids=str)
+@pytest.mark.parametrize("solver", ["lsoda", CVODE("Adams"), OwnRK4()], ids=called)
 def test_other_adjoints_need_steps(solver: Any, adjoint: Any) -> None:
     y0 = torch.ones(2, requires_grad=True)
     with pytest.raises(ic.GradientError, match=r"black box: .*adjoint=Backsolve\(\)"):

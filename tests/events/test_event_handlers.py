@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import isocline as ic
 
-from ..known import SOLVERS, Watched
+from ..known import ADAPTIVE, Watched
 from .known_events import (
     BOUNCE,
     G,
@@ -30,19 +30,19 @@ from .known_events import (
 )
 
 GRAD = pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
-EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
+EVERY_ADAPTIVE = pytest.mark.parametrize("method", ADAPTIVE, ids=lambda method: method.__name__)
 
 
 # --- resets, jumps, switches ------------------------------------------------------------------
 
 
-@EVERY
+@EVERY_ADAPTIVE
 def test_a_neuron_fires_and_is_reset(method: type[ic.Solver]) -> None:
     """v' = 2 - v from 0 reaches 1 after log 2, and is set back far from the threshold."""
     event = ic.Event(lambda t, y: y[0] - 1, lambda t, y: torch.zeros_like(y))
     sol = ic.solve(lambda t, y: 2 - y, f64(0.0, 0.0), 0, 5, event=event, **affordable(method))
     exact = math.log(2) * torch.arange(1, 8)
-    close(times_of(sol), exact, 0.2 if method().order < 3 else 2e-3)
+    close(times_of(sol), exact, 1e-2)
 
 
 def test_a_reset_neuron_that_fires_within_its_first_step() -> None:
@@ -51,7 +51,7 @@ def test_a_reset_neuron_that_fires_within_its_first_step() -> None:
     sol = ic.solve(
         lambda t, y: torch.ones_like(y), f64(0.9, 0.9), 0, 0.2, solver="rk4", dt0=0.2, event=event
     )
-    close(times_of(sol), 0.1 + 0.01 * torch.arange(11), 1e-13)
+    close(times_of(sol), 0.1 + 0.01 * torch.arange(11).double(), 1e-13)
 
 
 @pytest.mark.parametrize("way", [1, -1], ids=["forward", "reverse"])
@@ -184,10 +184,10 @@ def test_a_handler_may_return_one_buffer_again_and_again(grad: bool) -> None:
                        adjoint=ic.Checkpointed(graph_budget=0), rtol=1e-9, atol=1e-9)  # fmt: skip
         close(times_of(sol).detach(), bounces(5), 1e-8)
     if grad:
-        # The handler hides the speed: within each flight, T = 2 v / (k g) at a speed k v.
+        # The handler hides the speed from the gradient: T = 2 v / (k g) for a given v.
         (found,) = torch.autograd.grad(sol.events[-1].t - sol.events[-2].t, k)
         flight = bounces(5)[4] - bounces(5)[3]
-        torch.testing.assert_close(found, f64(-2 * flight), rtol=1e-6, atol=0)
+        torch.testing.assert_close(found, f64(-flight), rtol=1e-6, atol=0)
 
 
 class Pair(NamedTuple):

@@ -14,7 +14,7 @@ import isocline as ic
 from isocline.solvers import BLACK_BOXES, CVODE, SOLVERS, Answer, SciPy
 from isocline.solvers.external import Boxed
 
-from ..known import knotted, swing, unknotted
+from ..known import called, knotted, swing, unknotted
 from .external_cases import EVERY, SPANS, START, broken, solve
 
 # --- the user's own ------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_unknown_methods_and_classes(kind: type) -> None:
         ("event", lambda t, y: y[0]),
     ],
 )
-@pytest.mark.parametrize("solver", ["lsoda", CVODE("Adams"), Midpoint()], ids=str)
+@pytest.mark.parametrize("solver", ["lsoda", CVODE("Adams"), Midpoint()], ids=called)
 def test_what_does_not_apply_is_refused(solver: Any, argument: str, value: Any) -> None:
     text = f"`{argument}`: .*a black box chooses and judges its steps by itself"
     with pytest.raises(ic.InputError, match=text):

@@ -193,16 +193,25 @@ def test_a_smaller_norm_takes_longer_steps() -> None:
     assert counts[0] < counts[1] < counts[2]
 
 
-def test_a_short_entry_does_not_hide_behind_a_long_one() -> None:
-    """By default the largest error of the entries counts, and in each that of the samples."""
-    t = times(0.0, 2.0)
+@pytest.mark.parametrize("crowd", ["entries", "a long entry", "samples"])
+def test_nothing_hides_in_a_crowd(crowd: str) -> None:
+    """The largest error of the entries counts, and in each that of the samples: as if alone."""
 
     def field(t: Tensor, y: Any) -> Any:
-        return torch.cos(8 * t) * 8 + 0 * y[0], 0 * y[1]
+        first = torch.cat([8 * torch.cos(8 * t).expand(1, 1), 0 * y[0][1:]])
+        return first, *(0 * rest for rest in y[1:])
 
-    y0 = (torch.zeros(1, dtype=torch.float64), torch.zeros(5000, dtype=torch.float64))
-    found = odeint(field, y0, t, rtol=1e-6, atol=1e-6)[0][1]
-    assert abs(found.item() - math.sin(16.0)) < 2e-5
+    zeros = torch.zeros(1, 1, dtype=torch.float64)
+    others = {
+        "entries": (zeros, *[zeros] * 50),
+        "a long entry": (zeros, torch.zeros(5000, dtype=torch.float64)),
+        "samples": (zeros.expand(3000, 1), zeros.expand(3000, 1)),
+    }[crowd]
+    t = times(0.0, 2.0)
+    alone = odeint(field, (zeros,), t, rtol=1e-6, atol=1e-6)[0][1, 0]
+    found = odeint(field, others, t, rtol=1e-6, atol=1e-6)[0][1, 0]
+    assert found.item() == pytest.approx(alone.item(), abs=1e-12)
+    assert abs(alone.item() - math.sin(16.0)) < 2e-5
 
 
 # --- methods of fixed steps ------------------------------------------------------------------

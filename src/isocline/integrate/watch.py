@@ -34,6 +34,7 @@ class Hit(NamedTuple):
     Attributes:
         t, event, element: when, and which.
         value: what is left of the condition there.
+        at_once: whether it comes before the condition is clear of the zero that it starts from.
         stops, final: whether it ends the loop, and all of the solve.
     """
 
@@ -41,6 +42,7 @@ class Hit(NamedTuple):
     event: int
     element: int
     value: float = 0.0
+    at_once: bool = False
     stops: bool = False
     final: bool = False
 
@@ -134,7 +136,8 @@ class Watch:
                 *early, first = starts.get(index, [(NODES[0], table[0, index].item())])
                 after = zip(NODES[1:], table[1:, index].tolist(), strict=True)
                 points = with_turns(path.along(track), [first, *after])
-                found += self._passages(path, track, [*early, *points])
+                hits = self._passages(path, track, [*early, *points])
+                found += [hits[0]._replace(at_once=True), *hits[1:]] if early and hits else hits
         found.sort(key=lambda hit: abs(hit.t - t))
         reach = Reach(t, t_next, self._up_to_stop(found))
         _check_numbers(table, [path.time(part) for part in NODES], abs(reach.end - t))
