@@ -32,7 +32,9 @@ __all__ = ["solve_in_segments"]
 Run = Callable[[Problem, Plan], Trajectory]
 
 _STALLED, _ULPS = 3, 256
-"""So many segments on end, each shorter than so many units in the last place, lead nowhere."""
+"""So many segments on end lead nowhere, if each is shorter than so many units in the last place,
+or ends before its event's condition is clear of the zero that it starts from.
+"""
 
 
 def solve_in_segments(
@@ -98,6 +100,7 @@ class _Segments:
         """Say so where the solve cannot go on from an event that was not to end it."""
         t, start = outcome.t_end, problem.t0
         moved = abs(t - start) > _ULPS * math.ulp(max(abs(t), abs(start)))
+        moved &= not any(hit.at_once for hit, _ in outcome.hits)
         self.stalled = 0 if moved else self.stalled + 1
         if t == problem.t1:
             outcome.status = Status.SUCCESS

@@ -82,6 +82,13 @@ class _Track(NamedTuple):
     element: int
 
 
+class _Start(NamedTuple):
+    """Points that stand for the start of an element; `unclear` if its rate told the first one."""
+
+    points: list[Point]
+    unclear: bool = False
+
+
 class Watch:
     """Watches the conditions of a solve's events, step by step.
 
@@ -128,16 +135,15 @@ class Watch:
             table = torch.cat([self._last[None], path.table(len(self._last))])
             end = table[-1].clone()
             starts = self._starts(path, table) if bool(self._resting.any()) else {}
-            for index, points in starts.items():
-                table[0, index] = points[0][1]
+            for index, start in starts.items():
+                table[0, index] = start.points[0][1]
             found: list[Hit] = []
             for index in suspects(table):
-                track = self._tracks[index]
-                *early, first = starts.get(index, [(NODES[0], table[0, index].item())])
+                track, first = self._tracks[index], (NODES[0], table[0, index].item())
+                start = starts.get(index, _Start([first]))
                 after = zip(NODES[1:], table[1:, index].tolist(), strict=True)
-                points = with_turns(path.along(track), [first, *after])
-                hits = self._passages(path, track, [*early, *points])
-                found += [hits[0]._replace(at_once=True), *hits[1:]] if early and hits else hits
+                points = with_turns(path.along(track), [start.points[-1], *after])
+                found += self._passages(path, track, [*start.points[:-1], *points], start.unclear)
         found.sort(key=lambda hit: abs(hit.t - t))
         reach = Reach(t, t_next, self._up_to_stop(found))
         _check_numbers(table, [path.time(part) for part in NODES], abs(reach.end - t))
@@ -145,15 +151,16 @@ class Watch:
         self._residuals = {}
         return reach
 
-    def _starts(self, path: _Path, table: Tensor) -> dict[int, list[Point]]:
-        """Points that stand for the start of elements that are zero there.
+    def _starts(self, path: _Path, table: Tensor) -> dict[int, _Start]:
+        """What stands for the start of elements that are zero there.
 
         An event that has just taken place left its condition at zero up to rounding, of either
         sign: what counts is the value that is clear of the one at the start. Where that is on
-        the other side than the rate of change points to, the condition has passed through zero
-        again in between, as with the last bounces of a ball that comes to rest.
+        the other side than the rate of change points to, or does not come soon, the condition
+        has passed through zero again in between, or may do so, as with the last bounces of a
+        ball that comes to rest.
         """
-        found: dict[int, list[Point]] = {}
+        found: dict[int, _Start] = {}
         for index in self._resting.nonzero().flatten().tolist():
             track, start = self._tracks[index], abs(self._last[index].item())
             residual = _CLEAR * self._residuals.get(track, 0.0)
@@ -164,22 +171,31 @@ class Watch:
             while abs(value) <= _CLEAR * start and part < _LATEST:
                 part *= 4.0
                 value = at(part)
-            found[index] = [(part, value)]
             rate = path.rate(track)
-            if rate * value < 0.0:
-                found[index].insert(0, (0.0, math.copysign(value, rate)))
+            if rate != 0.0 and abs(value) <= _CLEAR * start:
+                found[index] = _Start([(part, rate * part)], unclear=True)
+            elif rate * value < 0.0:
+                found[index] = _Start([(0.0, rate * part), (part, value)], unclear=True)
+            else:
+                found[index] = _Start([(part, value)])
         return found
 
-    def _passages(self, path: _Path, track: _Track, points: list[Point]) -> list[Hit]:
-        """Where one element passes through zero, found to its tolerance."""
+    def _passages(
+        self, path: _Path, track: _Track, points: list[Point], unclear: bool
+    ) -> list[Hit]:
+        """Where one element passes through zero, found to its tolerance.
+
+        The first of the points may be `unclear`: as good as the zero that the element starts from.
+        """
         event, at = self.events[track.event], path.along(track)
         tolerance = (event.tolerance or 0.0) / abs(path.h)
         found: list[Hit] = []
-        for (a, fa), (b, fb) in pairwise(points):
+        for number, ((a, fa), (b, fb)) in enumerate(pairwise(points)):
             passes = fa < 0.0 < fb or fb < 0.0 < fa or fb == 0.0 != fa
             if passes and event.direction * (fb - fa) >= 0.0:
                 part, value = root(at, a, b, fa, fb, tolerance)
-                found.append(Hit(path.time(part), *track, value))
+                at_once = unclear and number == 0
+                found.append(Hit(path.time(part), *track, value, at_once))
         return found
 
     def _up_to_stop(self, found: list[Hit]) -> tuple[Hit, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -50,10 +51,9 @@ def check_times(t: Any) -> Tensor:
         raise ArgumentError("t", f"shape {tuple(t.shape)}", "t must be one dimensional")
     if len(t) == 0:
         raise ArgumentError("t", "no times", "at least one time")
-    times = t.detach()
-    steps = times.diff()
-    if not bool((steps > 0).all()) and not bool((steps < 0).all()):
-        given = str(times.tolist() if len(t) < 9 else f"{len(t)} times")
+    times: list[float] = t.detach().tolist()
+    if not all(a < b for a, b in pairwise(times)) and not all(a > b for a, b in pairwise(times)):
+        given = str(times if len(t) < 9 else f"{len(t)} times")
         raise ArgumentError("t", given, "t must be strictly increasing or decreasing")
     return t
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -39,6 +39,7 @@ class Asked:
         t: output times.
         rtol, atol: tolerances as `isocline.solve` takes them.
         until_event: whether an event ends the solve, wherever t ends.
+        times: the output times as numbers.
     """
 
     func: Callable[..., Any]
@@ -47,17 +48,16 @@ class Asked:
     rtol: Any
     atol: Any
     until_event: bool = False
+    times: tuple[float, ...] = field(init=False)
 
-    @property
-    def times(self) -> tuple[float, ...]:
-        """The output times as numbers."""
-        return tuple(self.t.detach().to(torch.float64).tolist())
+    def __post_init__(self) -> None:
+        times = tuple(self.t.detach().to(torch.float64).tolist())
+        object.__setattr__(self, "times", times)
 
     @property
     def direction(self) -> int:
         """+1 where time rises, -1 where it falls."""
-        times = self.times
-        return 1 if times[-1] >= times[0] else -1
+        return 1 if self.times[-1] >= self.times[0] else -1
 
     def reversed(self) -> Asked:
         """The same for the reverse solve."""
