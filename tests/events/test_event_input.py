@@ -140,13 +140,13 @@ def test_a_condition_that_is_no_number(grad: bool) -> None:
     for always in (lambda t, y: y[0] * math.nan, lambda t, y: y * f64(1.0, math.nan)):
         with pytest.raises(ic.InputError, match="NaN at t = 0"):
             run(always)
-    with pytest.raises(ic.InputError, match="NaN at t = 1.25"):
+    with pytest.raises(ic.InputError, match=r"NaN at t = 1\.25"):
         run(lambda t, y: y[0].sqrt() + 0.1)
     with pytest.raises(ic.InputError, match="A root or a logarithm"):
-        run(lambda t, y: y[0].log() + 9)
+        run(lambda t, y: (y[0] + 0.1).log() + 9)
     # It has ended at t = 1/2 when it would be NaN; and infinity is a number with a sign.
     assert run(lambda t, y: (y[0] - 0.1).sqrt() - 0.4**0.5).t_end == pytest.approx(0.5)
-    assert run(lambda t, y: y[0] - 0.25 + torch.relu(y[1] - 1.5) * math.inf).events
+    assert run(lambda t, y: torch.where(y[1] > 1.5, math.inf, y[0] - 0.25)).t_end == 0.75
 
 
 @GRAD
