@@ -37,18 +37,19 @@ COMPARED = {
 
 
 def logarithmic(ax: Axes) -> None:
-    """Both axes; the horizontal one, which may span less than a decade, with 1, 2 and 5 named."""
+    """Both axes; 1, 2 and 5 are named on a horizontal one that spans little."""
     ax.set(xscale="log", yscale="log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    left, right = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if right < 200 * left else (1,)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, path: Path, dpi: int) -> None:
-    """In 64 colours: a third of the size, and no difference to the eye."""
+    """In 256 colours: half the size, and no difference to the eye."""
     save_figure(figure, path, dpi=dpi)
     with Image.open(path) as image:
-        small = image.convert("RGB").quantize(64)
+        small = image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
     small.save(path, optimize=True)
 
 

@@ -120,10 +120,8 @@ are above all these orbits, for nearly all methods of all libraries.
 
 A3 is a single equation: one number alone estimates the error of its step, and where that number
 passes through zero a step may be taken that is far off. DOP853 does so at 1e-8, in SciPy at the
-same step, and BS5 at 1e-3. `fehlberg2`, there because torchdiffeq has it, weighs its estimate
-with 1/512: its steps are sixteen times as long as those of `heuneuler`, and its tolerance means
-little. RKC does not extrapolate: every step errs by what it is allowed, so ends are off by more
-tolerances the more steps there are.
+same step, and BS5 at 1e-3. `rkc` does not extrapolate: every step errs by what it is allowed, so
+ends are off by more tolerances the more steps there are.
 """
 
 

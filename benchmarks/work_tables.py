@@ -98,7 +98,7 @@ def claims(measured: Measured) -> str:
 
 def work(entrants: list[Candidate], measured: Measured) -> str:
     """Evaluations relative to the default's, and the price of one."""
-    levels = (-3, -5, -7, -9)
+    levels = (-4, -6, -8)
     heads = " | ".join(f"1e{level}" for level in levels)
     rows = [f"| | {heads} | µs an evaluation |", "| --- |" + " --- |" * (len(levels) + 1)]
     for entrant in entrants:
@@ -112,7 +112,7 @@ def work(entrants: list[Candidate], measured: Measured) -> str:
             for problem in DETEST
             if (run := measured.get((entrant.name, problem, tol))) is not None
         ]
-        rows.append(f"| {entrant.name} | {' | '.join(cells)} | {np.median(prices):.1f} |")
+        rows.append(f"| {entrant.name} | {' | '.join(cells)} | {np.median(prices):.3g} |")
     return "\n".join(rows)
 
 
@@ -129,7 +129,7 @@ def promise(entrants: list[Candidate], measured: Measured) -> str:
         beyond = sum(value > 50 for value in off.values()) / len(off)
         failed = len(runs) - len(off)
         rows.append(
-            f"| {entrant.name}{f' (gave up {failed} times)' if failed else ''} "
+            f"| {entrant.name}{f' (gave up on {failed} of {len(runs)})' if failed else ''} "
             f"| {np.median(list(off.values())):.2g} | {worst(off)} | {100 * beyond:.0f} % "
             f"| {worst(scaled)} | {np.median(slopes(off)):.2f} |"
         )

@@ -293,8 +293,8 @@ def driven(inputs: Mapping[str, Tensor], output: str, adjoint: Any = None) -> Te
 def test_finite_differences(output: str, reverse: bool) -> None:
     inputs = fresh_inputs(reverse)
     want = central_differences(lambda moved: driven(moved, output), inputs, 1e-5)
-    kinds = {**FEW, **EXACT} if output == "events" else EXACT
-    for name, adjoint in kinds.items():
+    exact = {name: adjoint for name, adjoint in FEW.items() if name in EXACT}
+    for name, adjoint in (FEW if output == "events" else exact).items():
         found = gradients(driven(inputs, output, adjoint), inputs)
         assert not mismatches(found, want, 3e-6, 1e-9), name
 

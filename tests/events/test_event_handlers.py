@@ -297,8 +297,9 @@ def test_modules_as_conditions_and_handlers() -> None:
 # --- without end ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("floor", [0.0, 1.0, -1e3])
-@pytest.mark.parametrize("bounce", [0.1, 0.5, 0.7])
+@pytest.mark.parametrize(
+    ("bounce", "floor"), [(0.1, 0.0), (0.1, 1.0), (0.5, 0.0), (0.5, -1e3), (0.7, 1.0)]
+)
 @pytest.mark.parametrize("zeroed", [True, False])
 def test_a_ball_that_comes_to_rest(bounce: float, floor: float, zeroed: bool) -> None:
     """Bounces accumulate at one time: a status says so, and no ball falls through the floor."""
@@ -315,11 +316,11 @@ def test_a_ball_that_comes_to_rest(bounce: float, floor: float, zeroed: bool) ->
     assert sol.t_end == pytest.approx(rest, abs=2e-6)
     assert len(sol.events) < 150
     with pytest.raises(ic.StepUnderflowError, match="comes to rest"):
-        ic.solve(fall, start, 0, 10, event=event, rtol=1e-8, atol=1e-8)
+        ic.solve(fall, start, 0, 10, event=event)
 
 
 def test_the_step_limit_holds_for_all_segments_together() -> None:
-    event = ic.Event(clocked(lambda t: torch.sin(20 * t)), lambda t, y: y)
+    event = ic.Event(clocked(lambda t: torch.sin(10 * t)), lambda t, y: y)
     free = ic.solve(still, f64(1.0, 2.0), 0, 10, event=event, throw=False)
     total = free.stats.steps_accepted + free.stats.steps_rejected
     for limit in (1, 7, 50, total - 1, total):
