@@ -95,6 +95,23 @@ def test_a_handler_that_changes_nothing_changes_little() -> None:
     torch.testing.assert_close(sol.ys, plain.ys, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("left", [0.0, 1e-15, -1e-15, 1e-12, -1e-12])
+def test_what_a_handler_leaves_of_its_condition(left: float) -> None:
+    """A rounding error of either sign is no passage to come."""
+    event = ic.Event(height, lambda t, y: torch.stack([y[0] * 0 + left, -BOUNCE * y[1]]))
+    sol = ic.solve(fall, f64(2.0, 0.0), 0, 6, event=event, rtol=1e-9, atol=1e-9)
+    close(times_of(sol), bounces(6), 1e-8)
+
+
+@pytest.mark.parametrize("options", [{}, {"solver": "rk4", "dt0": 4.0}], ids=["adaptive", "rk4"])
+def test_what_a_coarse_search_leaves_of_its_condition(options: Any) -> None:
+    """The ball may stick out of the floor or into it, by as much as the tolerance lets it."""
+    event = ic.Event(height, lambda t, y: torch.stack([y[0], -BOUNCE * y[1]]), tolerance=0.03)
+    sol = ic.solve(fall, f64(2.0, 0.0), 0, 5.5, event=event, **options)
+    assert sol.status is ic.Status.SUCCESS
+    close(times_of(sol), bounces(6), 0.2)
+
+
 # --- several at one time ----------------------------------------------------------------------
 
 

@@ -238,6 +238,16 @@ def test_exactly_at_the_end_of_a_step_and_of_the_solve(way: int, step: float) ->
     close(found, [0.5 * way, 1.0 * way], 0.0)
 
 
+@WAYS
+@pytest.mark.parametrize("apart", [1e-1, 1e-4, 1e-7])
+def test_back_soon_after_the_end_of_a_step(way: int, apart: float) -> None:
+    """Through zero to the last bit at 0.5, where a step ends, and back within the next."""
+    found = where_zero(
+        clocked(lambda t: (t - 0.5 * way) * (t - (0.5 + apart) * way)), 0.0, 1.0 * way, 0.5
+    )
+    close(found, [0.5 * way, (0.5 + apart) * way], 1e-12)
+
+
 def test_at_a_stop_of_the_controller() -> None:
     event = ic.Event(clocked(lambda t: t - 0.4), terminal=0)
     controller = ic.PID(stops=(0.4, 0.7))

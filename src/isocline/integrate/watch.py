@@ -83,7 +83,10 @@ class _Track(NamedTuple):
 
 
 class _Start(NamedTuple):
-    """Points that stand for the start of an element; `unclear` if its rate told the first one."""
+    """Points that stand for the start of an element.
+
+    Its rate told the first one if it is `unclear`: up to rounding it is the zero at the start.
+    """
 
     points: list[Point]
     unclear: bool = False
@@ -164,7 +167,8 @@ class Watch:
         for index in self._resting.nonzero().flatten().tolist():
             track, start = self._tracks[index], abs(self._last[index].item())
             residual = _CLEAR * self._residuals.get(track, 0.0)
-            if start > max(residual, self._rounding * table[:, index].abs().max().item()):
+            rounding = self._rounding * table[:, index].abs().max().item()
+            if start > max(residual, rounding):
                 continue  # a handler has moved it away from zero
             at, part = path.along(track), _FIRST
             value = at(part)
@@ -173,9 +177,9 @@ class Watch:
                 value = at(part)
             rate = path.rate(track)
             if rate != 0.0 and abs(value) <= _CLEAR * start:
-                found[index] = _Start([(part, rate * part)], unclear=True)
+                found[index] = _Start([(part, rate * part)], start <= rounding)
             elif rate * value < 0.0:
-                found[index] = _Start([(0.0, rate * part), (part, value)], unclear=True)
+                found[index] = _Start([(0.0, rate * part), (part, value)], start <= rounding)
             else:
                 found[index] = _Start([(part, value)])
         return found
