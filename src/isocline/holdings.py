@@ -74,10 +74,11 @@ def _parts(thing: Any) -> Iterable[Any]:
         slots = getattr(cls, "__slots__", ())
         names = (slots,) if isinstance(slots, str) else slots
         parts += [getattr(thing, name, None) for name in names]
-    if isinstance(thing, nn.Module):
-        parts.append(type(thing).forward)
-    elif callable(thing):
-        parts.append(type(thing).__call__)
+    with contextlib.suppress(AttributeError):  # a scripted module's class has no `forward`
+        if isinstance(thing, nn.Module):
+            parts.append(type(thing).forward)
+        elif callable(thing):
+            parts.append(type(thing).__call__)
     return parts
 
 

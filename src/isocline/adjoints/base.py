@@ -10,7 +10,8 @@ is on, also if it turns out that nothing requires grad. Say early and clearly, w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -127,16 +128,26 @@ def pulled_back(
 
     Outputs that depend on nothing (the slopes of a field of time alone) are left out. The graph
     is retained: a caller may ask for another gradient, and it may pass through a tensor that the
-    field computed once, before the solve.
+    field computed once, before the solve. Only a field that `torch.compile` made forbids it.
     """
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
-    return torch.autograd.grad(
-        [output for output, _ in pairs],
-        inputs,
-        [cotangent for _, cotangent in pairs],
-        allow_unused=True,
-        retain_graph=True,
-    )
+
+    def pull(retain: bool) -> tuple[Any, ...]:
+        return torch.autograd.grad(
+            [output for output, _ in pairs],
+            inputs,
+            [cotangent for _, cotangent in pairs],
+            allow_unused=True,
+            retain_graph=retain,
+        )
+
+    try:
+        return pull(True)
+    except RuntimeError as error:
+        # Said before anything is overwritten, unlike all other errors.
+        if "donated buffers" not in str(error):
+            raise
+        return pull(False)
 
 
 class Inputs:
@@ -170,18 +181,44 @@ def is_wanted(inputs: Iterable[Tensor | None]) -> bool:
     return any(tensor is not None and tensor.requires_grad for tensor in inputs)
 
 
+class _Muted:
+    """A hook on a tensor that threads inside of `without_hooks` do not run."""
+
+    lock = threading.Lock()
+    here = threading.local()
+
+    def __init__(self, hook: Callable[[Tensor], Tensor | None]) -> None:
+        self.hook = hook
+        self.users = 0
+
+    def __call__(self, gradient: Tensor) -> Tensor | None:
+        return None if getattr(self.here, "depth", 0) else self.hook(gradient)
+
+
 @contextlib.contextmanager
 def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Keep the user's hooks for the whole gradient, away from the parts that it is summed from."""
+    """Keep the user's hooks for the whole gradient, away from the parts that it is summed from.
+
+    Other threads, which may be in a backward pass of their own, run them as ever.
+    """
     registers = [tensor._backward_hooks for tensor in tensors if tensor._backward_hooks]
-    hooks = [dict(register) for register in registers]
-    for register in registers:  # autograd looks into the register itself: empty it in place
-        register.clear()
+    muted: list[tuple[dict[int, Any], int, _Muted]] = []
+    with _Muted.lock:
+        for register in registers:  # autograd looks into the register itself: change it in place
+            for key, hook in list(register.items()):
+                register[key] = hook if isinstance(hook, _Muted) else _Muted(hook)
+                register[key].users += 1
+                muted.append((register, key, register[key]))
+    _Muted.here.depth = getattr(_Muted.here, "depth", 0) + 1
     try:
         yield
     finally:
-        for register, found in zip(registers, hooks, strict=True):
-            register.update(found)
+        _Muted.here.depth -= 1
+        with _Muted.lock:
+            for register, key, hook in muted:
+                hook.users -= 1
+                if not hook.users and register.get(key) is hook:
+                    register[key] = hook.hook
 
 
 class _Once(torch.autograd.Function):

@@ -94,9 +94,10 @@ class _Replayed(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         outputs = replay.forward()
         ctx.replay, ctx.inputs = replay, inputs
-        # Autograd frees what it saves once the backward pass is over. Kept graphs go with it.
+        # Autograd frees what it saves once the backward pass is over; activation checkpointing
+        # lets go of it at once. What can be computed again goes with it.
         token = torch.empty(0)
-        weakref.finalize(token, replay.kept.clear)
+        weakref.finalize(token, replay.forget)
         ctx.save_for_backward(*inputs.watched(every), token)
         return outputs
 
