@@ -68,9 +68,7 @@ class AdjointField:
         if not slope.requires_grad:  # a field that depends on nothing but t
             return torch.cat([slope, torch.zeros_like(state[self._size :])])
         self.guard.check([slope], [leaf], size)
-        found: tuple[Tensor | None, ...] = pulled_back(
-            [slope], [-adjoint], [leaf, *self.captured]
-        )
+        found: tuple[Tensor | None, ...] = pulled_back([slope], [-adjoint], [leaf, *self.captured])
         self.touched = [
             before or gradient is not None
             for before, gradient in zip(self.touched, found[1:], strict=True)

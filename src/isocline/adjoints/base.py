@@ -9,9 +9,7 @@ is on, also if it turns out that nothing requires grad. Say early and clearly, w
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -24,6 +22,7 @@ from ..integrate import Outcome
 from ..problem import Plan, Problem, TimeTensors
 from ..solution import Statistics
 from ..solvers.base import DensePiece, Memory, Step
+from .hooks import without_hooks as without_hooks
 
 __all__ = [
     "Adjoint",
@@ -31,6 +30,7 @@ __all__ = [
     "Inputs",
     "ParameterGradients",
     "Trajectory",
+    "check_single",
     "is_wanted",
     "once",
     "pulled_back",
@@ -167,6 +167,7 @@ class Inputs:
 
     def __init__(self, captured: Captured, args: Sequence[Tensor]) -> None:
         self.captured = captured.tensors
+        self.written = captured.written
         self._used = captured.used
         self._args = args
 
@@ -176,49 +177,24 @@ class Inputs:
         return [*every[:4], *used, *self._args]
 
 
+def check_single(cotangent: Tensor) -> None:
+    """Refuse a stack of cotangents that `vmap` shows as one: an adaptive solve cannot be stacked.
+
+    Raises:
+        GradientError: if it is one.
+    """
+    try:
+        cotangent.untyped_storage()
+    except (RuntimeError, NotImplementedError):
+        raise GradientError(
+            "Backsolve solves for one cotangent at a time, since its steps depend on it: ask for "
+            "a Jacobian without `is_grads_batched` or `vectorize`, or use `adjoint=Checkpointed()`."
+        ) from None
+
+
 def is_wanted(inputs: Iterable[Tensor | None]) -> bool:
     """Whether any of them asks for a gradient."""
     return any(tensor is not None and tensor.requires_grad for tensor in inputs)
-
-
-class _Muted:
-    """A hook on a tensor that threads inside of `without_hooks` do not run."""
-
-    lock = threading.Lock()
-    here = threading.local()
-
-    def __init__(self, hook: Callable[[Tensor], Tensor | None]) -> None:
-        self.hook = hook
-        self.users = 0
-
-    def __call__(self, gradient: Tensor) -> Tensor | None:
-        return None if getattr(self.here, "depth", 0) else self.hook(gradient)
-
-
-@contextlib.contextmanager
-def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Keep the user's hooks for the whole gradient, away from the parts that it is summed from.
-
-    Other threads, which may be in a backward pass of their own, run them as ever.
-    """
-    registers = [tensor._backward_hooks for tensor in tensors if tensor._backward_hooks]
-    muted: list[tuple[dict[int, Any], int, _Muted]] = []
-    with _Muted.lock:
-        for register in registers:  # autograd looks into the register itself: change it in place
-            for key, hook in list(register.items()):
-                register[key] = hook if isinstance(hook, _Muted) else _Muted(hook)
-                register[key].users += 1
-                muted.append((register, key, register[key]))
-    _Muted.here.depth = getattr(_Muted.here, "depth", 0) + 1
-    try:
-        yield
-    finally:
-        _Muted.here.depth -= 1
-        with _Muted.lock:
-            for register, key, hook in muted:
-                hook.users -= 1
-                if not hook.users and register.get(key) is hook:
-                    register[key] = hook.hook
 
 
 class _Once(torch.autograd.Function):

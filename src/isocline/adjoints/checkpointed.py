@@ -22,6 +22,7 @@ from ..integrate import Clock
 from ..problem import Plan, Problem, autocast_off
 from ..solution import Statistics
 from ..solvers.base import DensePiece
+from ..written import as_they_are
 from .base import Inputs, Trajectory, is_wanted, once, tensors_of_times
 from .checkpoints import Checkpoints
 from .replay import Replay
@@ -108,7 +109,8 @@ class _Replayed(torch.autograd.Function):
         saved = ctx.saved_tensors
         field, began = replay.problem.field, perf_counter()
         before = field.evaluations
-        with torch.no_grad(), autocast_off(replay.problem.y0.device):
+        device = replay.problem.y0.device
+        with torch.no_grad(), autocast_off(device), as_they_are(inputs.written):
             y0, times, captured = replay.backward(inputs.captured, cotangents)
         replay.stats.nfe_backward += field.evaluations - before
         replay.stats.wall_time_backward += perf_counter() - began
