@@ -5,7 +5,10 @@ The gradients are those of `Direct` in the plain way, to rounding, or to Backsol
 
 from __future__ import annotations
 
+import copy
 import functools
+import io
+import pickle
 import threading
 import weakref
 from collections.abc import Callable
@@ -111,6 +114,31 @@ def scaled(model: nn.Module) -> Gradients:
     return gradients(model)
 
 
+def copied_midway(model: nn.Module) -> Gradients:
+    """Copies made before the backward pass share nothing with the model, and train as it does."""
+    loss = loss_of(model, data())
+    twins = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    loss.backward()
+    first = gradients(model)
+    for twin in twins:
+        assert not mismatches(plain(twin), first, 1e-12)
+    return first
+
+
+def loaded(model: nn.Module) -> Gradients:
+    """Into another model, from a file that holds tensors and nothing else."""
+    plain(model)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    other = make(model[1].adjoint)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    return plain(other)
+
+
 def threaded(model: nn.Module) -> Gradients:
     """One graph for each thread; each hook sees every whole gradient, and no part of one."""
     seen: list[Tensor] = []
@@ -161,8 +189,8 @@ WAYS: dict[str, Callable[[nn.Module], Gradients]] = {
         way.__name__: way
         for way in (
             plain, accumulated, with_anomaly_mode, with_saved_tensors_packed,
-            for_some_inputs_at_a_time, with_hooks_on_the_block, scaled, threaded,
-            threaded_in_one_graph,
+            for_some_inputs_at_a_time, with_hooks_on_the_block, scaled, copied_midway, loaded,
+            threaded, threaded_in_one_graph,
         )
     },
 }  # fmt: skip

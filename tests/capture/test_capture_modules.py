@@ -191,9 +191,7 @@ def test_modules_of_every_make(make: str) -> None:
 # Dynamo looks at `.grad` of what it is given, also where that is no leaf.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.parametrize("name", ["checkpointed", "backsolve"])
-@pytest.mark.parametrize(
-    "make", [compiled, pytest.param(compiled_inside, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("make", [compiled, pytest.param(compiled_inside, marks=pytest.mark.slow)])
 def test_a_field_that_is_compiled(make: Callable[[], nn.Module], name: str) -> None:
     """Its graph forbids to be retained, and says so in the midst of the backward pass."""
     want = list(gradients(Field, ic.Direct()).values())
