@@ -168,7 +168,7 @@ def in_threads(tasks: list[Callable[[], None]]) -> None:
     def run(task: Callable[[], None]) -> None:
         try:
             task()
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             raised.append(error)
 
     threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
@@ -213,14 +213,15 @@ def test_gradients_are_those_of_the_plain_way(name: str, way: str) -> None:
     assert not mismatches(WAYS[way](make(FEW[name])), expected(), rtol)
 
 
+ALIVE: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
 class Marked(torch.autograd.Function):
     """Does nothing, and lets one see whether its node in the graph is alive."""
 
-    alive: weakref.WeakSet[Any] = weakref.WeakSet()
-
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        Marked.alive.add(ctx)
+        ALIVE.add(ctx)
         return x.clone()
 
     @staticmethod
@@ -236,11 +237,11 @@ def test_kept_graphs_are_given_up_with_what_autograd_saves() -> None:
         return ic.solve(lambda t, y: Marked.apply(weight * y).sin(), y, 0.0, 1.0).ys[-1]
 
     y = end(data())
-    assert len(Marked.alive) > 0  # kept, where nobody asks otherwise
+    assert len(ALIVE) > 0  # kept, where nobody asks otherwise
     del y
-    assert len(Marked.alive) == 0
+    assert len(ALIVE) == 0
     loss = checkpoint(end, data(), use_reentrant=False).sum()
-    assert len(Marked.alive) == 0
+    assert len(ALIVE) == 0
     (found,) = torch.autograd.grad(loss, weight)
     (want,) = torch.autograd.grad(end(data()).sum(), weight)
     torch.testing.assert_close(found, want, rtol=1e-12, atol=0)
@@ -310,3 +311,31 @@ def test_several_blocks_share_one_field(name: str) -> None:
         return plain(model)
 
     assert not mismatches(shared(FEW[name]), shared(DIRECT), tolerance(name))
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "tsit5": {},
+    "adams": {},
+    "alf": {"dt0": 0.25, "controller": ic.Constant()},
+    "radauiia3": {"dt0": 0.25},
+}
+
+
+@pytest.mark.parametrize("solver", METHODS)
+def test_all_of_a_solve_under_activation_checkpointing(solver: str) -> None:
+    """Output in between, dense output, an event, times: with methods that carry much or little."""
+    weight = torch.tensor([[0.6, -1.1], [0.8, 0.3]], dtype=torch.float64, requires_grad=True)
+    t1 = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+
+    def outputs(y: Tensor, t1: Tensor) -> Tensor:
+        field = lambda t, y: (y @ weight).tanh() + t  # noqa: E731
+        save = ic.SaveAt(ts=[0.3, 0.8], t1=True, dense=True)
+        options: dict[str, Any] = {"solver": solver, **METHODS[solver]}
+        through = ic.solve(field, y, 0.0, t1, save=save, **options)
+        until = ic.solve(field, y, 0.0, 9.0, event=lambda t, y: y.sum() - 9.0, **options)
+        return torch.cat([through.ys, through(torch.tensor([0.4])), until.ys])
+
+    want = torch.autograd.grad(outputs(data(), t1).square().sum(), [weight, t1])
+    again = checkpoint(outputs, data(), t1, use_reentrant=False)
+    found = torch.autograd.grad(again.square().sum(), [weight, t1])
+    torch.testing.assert_close(found, want, rtol=1e-11, atol=0)
