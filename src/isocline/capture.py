@@ -18,18 +18,20 @@ backward pass: an error, not a silent zero.
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from .errors import GradientError
-from .holdings import handed, held
+from .holdings import handed, held, tensors_of, visited
 from .problem import PackedField
+from .sharding import is_shard, refusing_shards
 from .solvers.base import Solver
 from .solvers.wrapped import proper
+from .written import Writes, as_they_are
 
 __all__ = ["Captured", "Guard", "capture", "operations_so_far"]
 
@@ -46,12 +48,14 @@ class Captured(NamedTuple):
         used: which of them that evaluation used.
         value: the field at the watched point, detached.
         graph_bytes: what autograd keeps of one evaluation, beyond those tensors.
+        written: tensors that the evaluation changed in place, such as running statistics.
     """
 
     tensors: tuple[Tensor, ...]
     used: tuple[bool, ...]
     value: Tensor
     graph_bytes: int
+    written: tuple[Tensor, ...] = ()
 
 
 def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = None) -> Captured:
@@ -61,13 +65,18 @@ def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = No
 
     Raises:
         GradientError: if the field draws random numbers, which a backward pass could not draw
-            again.
+            again, or its value depends on what it wrote at its last evaluation, or FSDP shards it.
     """
     root = (field.func, field.args)
-    visible = [tensor for tensor in held(root) if tensor.requires_grad]
-    found = _Found([*(tensor for tensor in visible if tensor.is_leaf), *handed(root)])
+    things = list(visited(root))
+    tensors = list(tensors_of(things))
+    writes = Writes(tensors, (thing for thing in things if isinstance(thing, nn.Module)))
+    visible = [tensor for tensor in tensors if tensor.requires_grad]
+    # A shard that is merely in sight belongs to another part of the model.
+    leaves = (tensor for tensor in visible if tensor.is_leaf and not is_shard(tensor))
+    found = _Found([*leaves, *handed(root)])
     random = _random_state(y.device)
-    with torch.enable_grad():
+    with torch.enable_grad(), refusing_shards():
         leaf = y.detach().clone().requires_grad_()
         value = field(t, leaf)
     if not all(map(torch.equal, random, _random_state(y.device))):
@@ -76,19 +85,45 @@ def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = No
             "of (t, y), and a backward pass would see other draws. Draw them once before the "
             "solve and close over them, call `.eval()`, or use `adjoint=Direct()`."
         )
+    written = writes.found()
+    if written:
+        _check_repeatable(field, t, leaf, value, written)
     used = _follow(value, leaf, found, {edge_of(tensor): tensor for tensor in visible})
     coefficients = [tensor for tensor in held(proper(solver)) if tensor.requires_grad]
     found.extend(coefficients)
     used.update(map(id, coefficients))
     for tensor in list(found.tensors.values()):
         _disentangle(tensor, found)
-    tensors = tuple(found.tensors.values())
+    captured = tuple(found.tensors.values())
     return Captured(
-        tensors,
-        tuple(tensor in used for tensor in map(id, tensors)),
+        captured,
+        tuple(tensor in used for tensor in map(id, captured)),
         value.detach().clone(),
-        _graph_bytes(value, found.edges, tensors),
+        _graph_bytes(value, found.edges, captured),
+        written,
     )
+
+
+def _check_repeatable(
+    field: PackedField, t: Tensor, y: Tensor, value: Tensor, written: Sequence[Tensor]
+) -> None:
+    """Refuse a field that answers otherwise when it is asked the same again.
+
+    Batch normalisation writes what it does not read while it trains. Rounding is let pass, and so
+    is a power iteration that has converged to half the digits.
+    """
+    with torch.no_grad(), as_they_are(written):
+        first = value.detach().clone()
+        second = field(t, y.detach())
+    near = torch.finfo(first.dtype).eps ** 0.5 * first.abs().max()
+    if not bool((second - first).abs().max() <= near):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in written)
+        raise GradientError(
+            "the field changes tensors of its own at each evaluation, and its value depends on "
+            f"them (their shapes: {shapes}): it is not a function of (t, y), and a backward pass "
+            "would see another field. Call `.eval()`, keep such a layer outside of the field, or "
+            "use `adjoint=Direct()`."
+        )
 
 
 def _follow(value: Tensor, leaf: Tensor, found: _Found, visible: dict[Edge, Tensor]) -> set[int]:
@@ -147,14 +182,22 @@ def _graph_bytes(value: Tensor, stops: Container[Edge], known: Iterable[Tensor])
     storages: dict[int, int] = {}
     for node, _ in _walk([edge_of(value)], stops):
         for tensor in _saved(node):
-            try:
-                storage = tensor.untyped_storage()
-                storages[storage.data_ptr()] = storage.nbytes()
-            except RuntimeError:  # a wrapper of `torch.func`, which has no storage of its own
+            place = _place(tensor)
+            if place is None:
                 storages[-1 - len(storages)] = tensor.numel() * tensor.element_size()
+            else:
+                storages[place] = tensor.untyped_storage().nbytes()
     for tensor in known:
-        storages.pop(tensor.untyped_storage().data_ptr(), None)
+        storages.pop(_place(tensor) or 0, None)
     return sum(storages.values())
+
+
+def _place(tensor: Tensor) -> int | None:
+    """Where a tensor's storage lies; a wrapper, of `torch.func` or a `DTensor`, has none."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:
+        return None
 
 
 def _saved(node: Node) -> Iterator[Tensor]:

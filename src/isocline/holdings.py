@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["handed", "held"]
+__all__ = ["handed", "held", "tensors_of", "visited"]
 
 _WORTH_A_LOOK = (Tensor, nn.Module, types.FunctionType, functools.partial, dict, list, tuple)
 """Kinds of globals that are looked into."""
@@ -35,8 +35,25 @@ def handed(thing: Any, depth: int = 6) -> Iterator[Tensor]:
             yield from handed(part, depth - 1)
 
 
-def held(thing: Any, depth: int = 6, seen: set[int] | None = None) -> Iterator[Tensor]:
+def held(thing: Any, depth: int = 6) -> Iterator[Tensor]:
     """Every tensor that `thing` visibly holds, itself included, `depth` levels down."""
+    return tensors_of(visited(thing, depth))
+
+
+def tensors_of(things: Iterable[Tensor | nn.Module]) -> Iterator[Tensor]:
+    """Tensors as they are, and what modules among them hold."""
+    for thing in things:
+        if isinstance(thing, nn.Module):
+            yield from thing.parameters()
+            yield from thing.buffers()
+        else:
+            yield thing
+
+
+def visited(
+    thing: Any, depth: int = 6, seen: set[int] | None = None
+) -> Iterator[Tensor | nn.Module]:
+    """The tensors and modules that a look at `thing` meets, `depth` levels down."""
     if isinstance(thing, Tensor):
         yield thing
         return
@@ -47,10 +64,9 @@ def held(thing: Any, depth: int = 6, seen: set[int] | None = None) -> Iterator[T
         return
     seen.add(id(thing))
     if isinstance(thing, nn.Module):
-        yield from thing.parameters()
-        yield from thing.buffers()
+        yield thing
     for part in _parts(thing):
-        yield from held(part, depth - 1, seen)
+        yield from visited(part, depth - 1, seen)
 
 
 def _parts(thing: Any) -> Iterable[Any]:
@@ -74,10 +90,11 @@ def _parts(thing: Any) -> Iterable[Any]:
         slots = getattr(cls, "__slots__", ())
         names = (slots,) if isinstance(slots, str) else slots
         parts += [getattr(thing, name, None) for name in names]
-    if isinstance(thing, nn.Module):
-        parts.append(type(thing).forward)
-    elif callable(thing):
-        parts.append(type(thing).__call__)
+    with contextlib.suppress(AttributeError):  # a scripted module's class has no `forward`
+        if isinstance(thing, nn.Module):
+            parts.append(type(thing).forward)
+        elif callable(thing):
+            parts.append(type(thing).__call__)
     return parts
 
 

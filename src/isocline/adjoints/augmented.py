@@ -12,6 +12,7 @@ from ..capture import Guard, operations_so_far
 from ..controllers.norms import Norm, joined, scalar
 from ..problem import PackedField
 from ..state import Packing, State
+from .base import pulled_back
 
 __all__ = [
     "AdjointField",
@@ -67,9 +68,7 @@ class AdjointField:
         if not slope.requires_grad:  # a field that depends on nothing but t
             return torch.cat([slope, torch.zeros_like(state[self._size :])])
         self.guard.check([slope], [leaf], size)
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            slope, [leaf, *self.captured], -adjoint, allow_unused=True, retain_graph=True
-        )
+        found: tuple[Tensor | None, ...] = pulled_back([slope], [-adjoint], [leaf, *self.captured])
         self.touched = [
             before or gradient is not None
             for before, gradient in zip(self.touched, found[1:], strict=True)

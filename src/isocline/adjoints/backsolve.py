@@ -33,6 +33,7 @@ from ..solvers.base import Solver
 from ..solvers.external import BlackBox, Boxed
 from ..solvers.wrapped import proper
 from ..validate import check_black_box, check_controller, check_solver
+from ..written import as_they_are
 from .augmented import (
     AdjointField,
     ReverseNorm,
@@ -41,7 +42,15 @@ from .augmented import (
     extended,
     reverse_norm,
 )
-from .base import Inputs, Trajectory, once, stacked, tensors_of_times, without_hooks
+from .base import (
+    Inputs,
+    Trajectory,
+    check_single,
+    once,
+    stacked,
+    tensors_of_times,
+    without_hooks,
+)
 
 __all__ = ["Backsolve"]
 
@@ -294,11 +303,17 @@ class _Backsolved(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g_rows: Tensor) -> tuple[Tensor | None, ...]:
+        check_single(g_rows)
         solves: _Solves = ctx.solves
         inputs: Inputs = ctx.inputs
         rows, end, *saved = ctx.saved_tensors
         began = perf_counter()
-        with torch.no_grad(), autocast_off(end.device), without_hooks(inputs.captured):
+        with (
+            torch.no_grad(),
+            autocast_off(end.device),
+            without_hooks(inputs.captured),
+            as_they_are(inputs.written),
+        ):
             y0, times, parameters = solves.backward(rows, end, inputs.captured, g_rows)
         solves.stats.wall_time_backward += perf_counter() - began
         causes = [*saved[:4], *inputs.captured, g_rows]

@@ -9,8 +9,7 @@ is on, also if it turns out that nothing requires grad. Say early and clearly, w
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -23,6 +22,7 @@ from ..integrate import Outcome
 from ..problem import Plan, Problem, TimeTensors
 from ..solution import Statistics
 from ..solvers.base import DensePiece, Memory, Step
+from .hooks import without_hooks as without_hooks
 
 __all__ = [
     "Adjoint",
@@ -30,6 +30,7 @@ __all__ = [
     "Inputs",
     "ParameterGradients",
     "Trajectory",
+    "check_single",
     "is_wanted",
     "once",
     "pulled_back",
@@ -127,16 +128,26 @@ def pulled_back(
 
     Outputs that depend on nothing (the slopes of a field of time alone) are left out. The graph
     is retained: a caller may ask for another gradient, and it may pass through a tensor that the
-    field computed once, before the solve.
+    field computed once, before the solve. Only a field that `torch.compile` made forbids it.
     """
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
-    return torch.autograd.grad(
-        [output for output, _ in pairs],
-        inputs,
-        [cotangent for _, cotangent in pairs],
-        allow_unused=True,
-        retain_graph=True,
-    )
+
+    def pull(retain: bool) -> tuple[Any, ...]:
+        return torch.autograd.grad(
+            [output for output, _ in pairs],
+            inputs,
+            [cotangent for _, cotangent in pairs],
+            allow_unused=True,
+            retain_graph=retain,
+        )
+
+    try:
+        return pull(True)
+    except RuntimeError as error:
+        # Said before anything is overwritten, unlike all other errors.
+        if "donated buffers" not in str(error):
+            raise
+        return pull(False)
 
 
 class Inputs:
@@ -156,6 +167,7 @@ class Inputs:
 
     def __init__(self, captured: Captured, args: Sequence[Tensor]) -> None:
         self.captured = captured.tensors
+        self.written = captured.written
         self._used = captured.used
         self._args = args
 
@@ -165,23 +177,24 @@ class Inputs:
         return [*every[:4], *used, *self._args]
 
 
+def check_single(cotangent: Tensor) -> None:
+    """Refuse a stack of cotangents that `vmap` shows as one: an adaptive solve cannot be stacked.
+
+    Raises:
+        GradientError: if it is one.
+    """
+    try:
+        cotangent.untyped_storage()
+    except (RuntimeError, NotImplementedError):
+        raise GradientError(
+            "Backsolve solves for one cotangent at a time, since its steps depend on it: ask for "
+            "a Jacobian without `is_grads_batched` or `vectorize`, or use `adjoint=Checkpointed()`."
+        ) from None
+
+
 def is_wanted(inputs: Iterable[Tensor | None]) -> bool:
     """Whether any of them asks for a gradient."""
     return any(tensor is not None and tensor.requires_grad for tensor in inputs)
-
-
-@contextlib.contextmanager
-def without_hooks(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Keep the user's hooks for the whole gradient, away from the parts that it is summed from."""
-    registers = [tensor._backward_hooks for tensor in tensors if tensor._backward_hooks]
-    hooks = [dict(register) for register in registers]
-    for register in registers:  # autograd looks into the register itself: empty it in place
-        register.clear()
-    try:
-        yield
-    finally:
-        for register, found in zip(registers, hooks, strict=True):
-            register.update(found)
 
 
 class _Once(torch.autograd.Function):

@@ -22,6 +22,7 @@ from ..integrate import Clock
 from ..problem import Plan, Problem, autocast_off
 from ..solution import Statistics
 from ..solvers.base import DensePiece
+from ..written import as_they_are
 from .base import Inputs, Trajectory, is_wanted, once, tensors_of_times
 from .checkpoints import Checkpoints
 from .replay import Replay
@@ -94,9 +95,10 @@ class _Replayed(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         outputs = replay.forward()
         ctx.replay, ctx.inputs = replay, inputs
-        # Autograd frees what it saves once the backward pass is over. Kept graphs go with it.
+        # Autograd frees what it saves once the backward pass is over; activation checkpointing
+        # lets go of it at once. What can be computed again goes with it.
         token = torch.empty(0)
-        weakref.finalize(token, replay.kept.clear)
+        weakref.finalize(token, replay.forget)
         ctx.save_for_backward(*inputs.watched(every), token)
         return outputs
 
@@ -107,7 +109,8 @@ class _Replayed(torch.autograd.Function):
         saved = ctx.saved_tensors
         field, began = replay.problem.field, perf_counter()
         before = field.evaluations
-        with torch.no_grad(), autocast_off(replay.problem.y0.device):
+        device = replay.problem.y0.device
+        with torch.no_grad(), autocast_off(device), as_they_are(inputs.written):
             y0, times, captured = replay.backward(inputs.captured, cotangents)
         replay.stats.nfe_backward += field.evaluations - before
         replay.stats.wall_time_backward += perf_counter() - began

@@ -52,6 +52,10 @@ class Checkpoints(Generic[S]):
         self.indices.append(index)
         self.states.append(state)
 
+    def restart(self, state: S) -> None:
+        """Keep state 0 alone, from which all others can be recomputed."""
+        self.indices, self.states = [0], [state]
+
 
 def backwards(
     indices: list[int],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -64,6 +65,8 @@ class Replay:
         self.checkpoints = Checkpoints[Held](slots)
         self.steps: list[Taken] = []
         self.kept: list[KeptStep] = []
+        self._start: Held | None = None
+        self._turn = threading.RLock()  # threads may go back through one graph
         self.bases: list[tuple[Tensor, float]] = []  # weights and centres of the interpolants,
         self.lengths: list[int] = []  # and how many rows each has
         # A clock that hands out tensors where a time records a gradient, so that the same rows
@@ -74,13 +77,22 @@ class Replay:
 
     def accepted(self, start: Start, reach: Reach, step: Step, rows: int) -> None:
         """Remember an accepted step."""
+        held = Held(start.y, start.memory.essential)
+        if not self.steps:
+            self._start = held
         if isinstance(step, KeptStep):
             self.kept.append(step)
         else:
-            self.checkpoints.offer(Held(start.y, start.memory.essential))
+            self.checkpoints.offer(held)
         numbers = start.memory.numbers
         self.steps.append(Taken(reach, self._row, self._row + rows, numbers))
         self._row += rows
+
+    def forget(self) -> None:
+        """Keep the start alone: a backward pass, if there is one yet, takes all steps again."""
+        self.kept.clear()
+        if self._start is not None:
+            self.checkpoints.restart(self._start)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integrate; rows (T, N); for dense output starts (S, N) and all pieces' rows (R, N)."""
@@ -104,7 +116,7 @@ class Replay:
         times = self.problem.times or ()
         inputs = [*captured, *times]
         totals = ParameterGradients(len(inputs))
-        with without_hooks(captured):
+        with self._turn, without_hooks(captured):
             gradient = self._walk(inputs, totals, cotangents)
         gradient = gradient + cotangents[0][: len(self._saver.initial_times())].sum(0)
         of_times = tuple(totals.totals[len(captured) :]) or (None, None, None)
