@@ -8,23 +8,17 @@ states are kept and the others recomputed, to the same gradient.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from ..capture import Captured, capture
 from ..errors import InputError
-from ..integrate import Clock
-from ..problem import Plan, Problem, autocast_off
+from ..problem import Plan, Problem
 from ..solution import Statistics
-from ..solvers.base import DensePiece
-from .base import Inputs, Trajectory, is_wanted, once, tensors_of_times
+from .base import Trajectory, is_wanted, tensors_of_times
 from .checkpoints import Checkpoints
 from .replay import Replay
+from .replayed import replayed
 
 __all__ = ["Checkpointed"]
 
@@ -56,18 +50,9 @@ class Checkpointed:
         start = problem.y0.real.new_tensor(problem.t0)
         captured = capture(problem.field, start, problem.y0, plan.solver)
         problem = replace(problem, f0=captured.value)
-        inputs = Inputs(captured, problem.field.tensor_args)
         every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
         keep = self._graphs_to_keep(captured, plan) if is_wanted(every) else 0
-        replay = Replay(problem, plan, self.slots, keep, stats)
-        rows, starts, slopes = _Replayed.apply(replay, inputs, *every)  # type: ignore[no-untyped-call]
-        clock = Clock(problem, plan.ts, problem.times)
-        parts = zip(starts, slopes.split(replay.lengths), replay.bases, strict=True)
-        pieces = tuple(
-            DensePiece(clock.time(reach.t), clock.time(reach.t_next), y, k, *basis)
-            for (reach, *_), (y, k, basis) in zip(replay.steps, parts, strict=False)
-        )
-        return Trajectory(replay.outcome, rows, pieces)
+        return replayed(Replay(problem, plan, self.slots, keep, stats), problem, captured)
 
     def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
         """Estimated bytes kept: states, and graphs as far as the budget goes."""
@@ -83,33 +68,3 @@ class Checkpointed:
         value = captured.value
         stage = captured.graph_bytes + 2 * value.numel() * value.element_size()
         return self.graph_budget // max(1, stage * plan.solver.evaluations_per_step)
-
-
-class _Replayed(torch.autograd.Function):
-    """Rows and dense data of a solve, differentiable in y0, times and captured tensors."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, replay: Replay, inputs: Inputs, *every: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        outputs = replay.forward()
-        ctx.replay, ctx.inputs = replay, inputs
-        # Autograd frees what it saves once the backward pass is over. Kept graphs go with it.
-        token = torch.empty(0)
-        weakref.finalize(token, replay.kept.clear)
-        ctx.save_for_backward(*inputs.watched(every), token)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        replay: Replay = ctx.replay
-        inputs: Inputs = ctx.inputs
-        saved = ctx.saved_tensors
-        field, began = replay.problem.field, perf_counter()
-        before = field.evaluations
-        with torch.no_grad(), autocast_off(replay.problem.y0.device):
-            y0, times, captured = replay.backward(inputs.captured, cotangents)
-        replay.stats.nfe_backward += field.evaluations - before
-        replay.stats.wall_time_backward += perf_counter() - began
-        causes = [*saved[:4], *inputs.captured, *cotangents]
-        return (None, None, *once([y0, *times, *captured], causes))

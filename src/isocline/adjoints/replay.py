@@ -16,7 +16,7 @@ from ..integrate import Clock, Outcome, Reach, Saver, Start, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import Memory, Step, Stepper
-from .base import Cotangent, ParameterGradients, pulled_back, stacked, without_hooks
+from .base import Cotangent, ParameterGradients, pulled_back, stacked
 from .checkpoints import Checkpoints, backwards
 from .kept import KeepingSolver, KeptStep, as_leaves
 
@@ -72,6 +72,11 @@ class Replay:
         self._saver = Saver(self.problem, plan, self._clock)
         self._row = len(self._saver.initial_times())
 
+    @property
+    def outputs(self) -> int:
+        """How many tensors `forward` answers with."""
+        return 3
+
     def accepted(self, start: Start, reach: Reach, step: Step, rows: int) -> None:
         """Remember an accepted step."""
         if isinstance(step, KeptStep):
@@ -97,24 +102,21 @@ class Replay:
         starts = torch.stack([piece.y for piece in pieces])
         return rows, starts, torch.cat([piece.slopes for piece in pieces])
 
-    def backward(
-        self, captured: Sequence[Tensor], cotangents: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Gradients, Gradients]:
-        """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
+    def backward(self, captured: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Gradients:
+        """Gradients of y0, t0, t1 and ts, and of the captured tensors."""
         times = self.problem.times or ()
         inputs = [*captured, *times]
         totals = ParameterGradients(len(inputs))
-        with without_hooks(captured):
-            gradient = self._walk(inputs, totals, cotangents)
+        gradient = self._walk(inputs, totals, cotangents)
         gradient = gradient + cotangents[0][: len(self._saver.initial_times())].sum(0)
-        of_times = tuple(totals.totals[len(captured) :]) or (None, None, None)
-        return gradient, of_times, tuple(totals.totals[: len(captured)])
+        of_times = totals.totals[len(captured) :] or (None, None, None)
+        return (gradient, *of_times, *totals.totals[: len(captured)])
 
     def _walk(
         self,
         inputs: Sequence[Tensor],
         totals: ParameterGradients,
-        cotangents: tuple[Tensor, ...],
+        cotangents: Sequence[Tensor],
     ) -> Tensor:
         """Back over all steps: the gradient of the start, and that of `inputs` into `totals`."""
         guard = Guard(inputs)
@@ -138,7 +140,7 @@ class Replay:
 
         def advance(index: int, held: Held) -> Held:
             reach = self.steps[offset + index].reach
-            step = self._stepper.advance(reach.t, reach.t_next, held.y, held.memory)
+            step = self.stepper.advance(reach.t, reach.t_next, held.y, held.memory)
             # What a solver settled when it was told the errors cannot be found without them.
             numbers = self.steps[offset + index + 1].numbers
             return Held(step.y1, Memory(None, step.memory.carried, numbers))
@@ -153,7 +155,8 @@ class Replay:
         return [0, *accumulate(self.lengths)]
 
     @functools.cached_property
-    def _stepper(self) -> Stepper:
+    def stepper(self) -> Stepper:
+        """The method, bound to the field."""
         field = self.problem.field
         return self.plan.solver.bind(field, field.packing)
 
@@ -163,7 +166,7 @@ class Replay:
         held: Held,
         end: Cotangent,
         inputs: Sequence[Tensor],
-        cotangents: tuple[Tensor, ...],
+        cotangents: Sequence[Tensor],
         guard: Guard,
     ) -> tuple[Cotangent, Gradients]:
         """Take a step again with a graph; cotangents of its start, gradients of `inputs`."""
@@ -171,7 +174,7 @@ class Replay:
         with torch.enable_grad():
             y, memory = held.y.detach().requires_grad_(), as_leaves(held.memory)
             before = operations_so_far(y)
-            step = self._stepper.advance(clock.time(reach.t), clock.time(reach.t_next), y, memory)
+            step = self.stepper.advance(clock.time(reach.t), clock.time(reach.t_next), y, memory)
             rows, weights = self._outputs(index, y, step, cotangents)
             size = operations_so_far(y) - before
         outputs, pulls = end.pair(step)
@@ -188,14 +191,14 @@ class Replay:
             return start.y
         with torch.enable_grad():
             y0 = self.problem.y0.detach().requires_grad_()
-            memory = self._stepper.init(self._clock.time(self.problem.t0), y0)
+            memory = self.stepper.init(self._clock.time(self.problem.t0), y0)
         outputs, weights = start._replace(slope=None).pair_memory(memory)
         found = pulled_back(outputs, weights, [y0, *inputs])
         totals.add(found[1:])
         return start.y if found[0] is None else start.y + found[0]
 
     def _outputs(
-        self, index: int, start: Tensor, step: Step, cotangents: tuple[Tensor, ...]
+        self, index: int, start: Tensor, step: Step, cotangents: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """What a step gave besides y1, and the cotangents of that."""
         taken = self.steps[index]
