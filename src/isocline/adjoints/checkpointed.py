@@ -19,6 +19,7 @@ from .base import Trajectory, is_wanted, tensors_of_times
 from .checkpoints import Checkpoints
 from .replay import Replay
 from .replayed import replayed
+from .starts import Kept
 
 __all__ = ["Checkpointed"]
 
@@ -52,7 +53,7 @@ class Checkpointed:
         problem = replace(problem, f0=captured.value)
         every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
         keep = self._graphs_to_keep(captured, plan) if is_wanted(every) else 0
-        return replayed(Replay(problem, plan, self.slots, keep, stats), problem, captured)
+        return replayed(Replay(problem, plan, Kept(self.slots), keep, stats), problem, captured)
 
     def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
         """Estimated bytes kept: states, and graphs as far as the budget goes."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,30 +14,14 @@ from ..capture import Guard, operations_so_far
 from ..integrate import Clock, Outcome, Reach, Saver, Start, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
-from ..solvers.base import Memory, Step, Stepper
+from ..solvers.base import Step, Stepper
 from .base import Cotangent, ParameterGradients, pulled_back, stacked
-from .checkpoints import Checkpoints, backwards
 from .kept import KeepingSolver, KeptStep, as_leaves
+from .starts import Held, Starts, Taken
 
 __all__ = ["Replay"]
 
 Gradients = tuple[Tensor | None, ...]
-
-
-class Taken(NamedTuple):
-    """An accepted step: its ends, which rows of output it gave, and the numbers it was given."""
-
-    reach: Reach
-    first_row: int
-    last_row: int
-    numbers: Any
-
-
-class Held(NamedTuple):
-    """All that a step needs to be taken again."""
-
-    y: Tensor
-    memory: Memory
 
 
 class Replay:
@@ -46,13 +29,13 @@ class Replay:
 
     Args:
         problem, plan: what is solved, and how.
-        slots: how many states to keep; None for all.
+        starts: tells what the steps started from that keep no graph.
         keep: how many of the first steps keep their graphs.
         stats: for the backward pass to count into.
     """
 
     def __init__(
-        self, problem: Problem, plan: Plan, slots: int | None, keep: int, stats: Statistics
+        self, problem: Problem, plan: Plan, starts: Starts, keep: int, stats: Statistics
     ) -> None:
         # The tensors that carry the caller's graph reach the autograd function as inputs; held
         # here too they would tie it into a cycle.
@@ -61,7 +44,7 @@ class Replay:
         self.plan = plan
         self.keep = keep
         self.stats = stats
-        self.checkpoints = Checkpoints[Held](slots)
+        self.starts = starts
         self.steps: list[Taken] = []
         self.kept: list[KeptStep] = []
         self.bases: list[tuple[Tensor, float]] = []  # weights and centres of the interpolants,
@@ -82,7 +65,8 @@ class Replay:
         if isinstance(step, KeptStep):
             self.kept.append(step)
         else:
-            self.checkpoints.offer(Held(start.y, start.memory.essential))
+            begin = Held(start.y, start.memory.essential)
+            self.starts.accepted(begin, Held(step.y1, step.memory.essential))
         numbers = start.memory.numbers
         self.steps.append(Taken(reach, self._row, self._row + rows, numbers))
         self._row += rows
@@ -121,10 +105,12 @@ class Replay:
         """Back over all steps: the gradient of the start, and that of `inputs` into `totals`."""
         guard = Guard(inputs)
         end = Cotangent(torch.zeros_like(self.problem.y0))
-        for index, held in self._recomputed():
+        count = len(self.kept)
+        replayed = self.starts.backwards(self.steps[count:], self.stepper)
+        for index, held in zip(range(len(self.steps) - 1, -1, -1), replayed, strict=False):
             end, found = self._pull_again(index, held, end, inputs, cotangents, guard)
             totals.add(found)
-        for index in range(len(self.kept) - 1, -1, -1):
+        for index in range(count - 1, -1, -1):
             kept = self.kept[index]
             with torch.enable_grad():
                 rows, weights = self._outputs(index, kept.y0, kept.graph, cotangents)
@@ -133,21 +119,6 @@ class Replay:
             end, found = kept.pull(end, rows, weights, inputs)
             totals.add(found)
         return self._pull_init(end, inputs, totals)
-
-    def _recomputed(self) -> Iterator[tuple[int, Held]]:
-        """The steps without a graph, last first, each with what it started from."""
-        offset = len(self.kept)
-
-        def advance(index: int, held: Held) -> Held:
-            reach = self.steps[offset + index].reach
-            step = self.stepper.advance(reach.t, reach.t_next, held.y, held.memory)
-            # What a solver settled when it was told the errors cannot be found without them.
-            numbers = self.steps[offset + index + 1].numbers
-            return Held(step.y1, Memory(None, step.memory.carried, numbers))
-
-        kept, count = self.checkpoints, len(self.steps) - offset
-        for index, held in backwards(kept.indices, kept.states, kept.slots, count, advance):
-            yield offset + index, held
 
     @functools.cached_property
     def _bounds(self) -> list[int]:

@@ -1,0 +1,72 @@
+"""Where the walk back over a solve gets the states from that its steps started from.
+
+Forward, a source is shown both ends of each step and keeps what it wants of them. Backward, it
+hands out the starts, last first. This is all in which adjoints that replay steps differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from ..integrate import Reach
+from ..solvers.base import Memory, Stepper
+from .checkpoints import Checkpoints, backwards
+
+__all__ = ["Held", "Kept", "Starts", "Taken"]
+
+
+class Held(NamedTuple):
+    """All that a step needs to be taken again."""
+
+    y: Tensor
+    memory: Memory
+
+
+class Taken(NamedTuple):
+    """An accepted step: its ends, which rows of output it gave, and the numbers it was given."""
+
+    reach: Reach
+    first_row: int
+    last_row: int
+    numbers: Any
+
+
+class Starts(Protocol):
+    """A source of the states from which steps started."""
+
+    def accepted(self, start: Held, end: Held) -> None:
+        """A step was taken."""
+
+    def backwards(self, steps: Sequence[Taken], stepper: Stepper) -> Iterator[Held]:
+        """What each of `steps` started from, last first. There may be another such walk later."""
+
+
+class Kept:
+    """Keeps what steps started from, all or as many as there are slots, and recomputes the rest.
+
+    Args:
+        slots: how many states to keep; None for all.
+    """
+
+    def __init__(self, slots: int | None) -> None:
+        self._checkpoints = Checkpoints[Held](slots)
+
+    def accepted(self, start: Held, end: Held) -> None:
+        """Offer the start to the slots."""
+        self._checkpoints.offer(start)
+
+    def backwards(self, steps: Sequence[Taken], stepper: Stepper) -> Iterator[Held]:
+        """Starts, last first, recomputing those that were not kept."""
+
+        def advance(index: int, held: Held) -> Held:
+            reach = steps[index].reach
+            step = stepper.advance(reach.t, reach.t_next, held.y, held.memory)
+            # What a solver settled when it was told the errors cannot be found without them.
+            return Held(step.y1, Memory(None, step.memory.carried, steps[index + 1].numbers))
+
+        kept = self._checkpoints
+        for _, held in backwards(kept.indices, kept.states, kept.slots, len(steps), advance):
+            yield held
