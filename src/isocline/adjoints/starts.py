@@ -24,6 +24,12 @@ class Held(NamedTuple):
     y: Tensor
     memory: Memory
 
+    @property
+    def bytes(self) -> int:
+        """Of the state, and of what the method carries beside it."""
+        tensors = (self.y, *self.memory.carried)
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
 
 class Taken(NamedTuple):
     """An accepted step: its ends, which rows of output it gave, and the numbers it was given."""
@@ -49,13 +55,19 @@ class Kept:
 
     Args:
         slots: how many states to keep; None for all.
+        budget: how many bytes of them to keep, in place of `slots`, but one state at least.
     """
 
-    def __init__(self, slots: int | None) -> None:
+    def __init__(self, slots: int | None = None, budget: int | None = None) -> None:
         self._checkpoints = Checkpoints[Held](slots)
+        self._budget = budget
+        self._largest = 1
 
     def accepted(self, start: Held, end: Held) -> None:
         """Offer the start to the slots."""
+        if self._budget is not None:  # what a method carries may grow as it gets going
+            self._largest = max(self._largest, start.bytes)
+            self._checkpoints.slots = max(1, self._budget // self._largest)
         self._checkpoints.offer(start)
 
     def backwards(self, steps: Sequence[Taken], stepper: Stepper) -> Iterator[Held]:
