@@ -12,12 +12,14 @@ from .adjoints import Adjoint as Adjoint
 from .adjoints import Backsolve as Backsolve
 from .adjoints import Checkpointed as Checkpointed
 from .adjoints import Direct as Direct
+from .adjoints import StepBack as StepBack
 from .controllers import PI as PI
 from .controllers import PID as PID
 from .controllers import Constant as Constant
 from .controllers import Controller as Controller
 from .controllers import I as I
 from .errors import GradientError as GradientError
+from .errors import GradientWarning as GradientWarning
 from .errors import InputError as InputError
 from .errors import InputTypeError as InputTypeError
 from .errors import IsoclineError as IsoclineError

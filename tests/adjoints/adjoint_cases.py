@@ -41,6 +41,9 @@ FEW: dict[str, Any] = {
 RECOMPUTING = {name: FEW[name] for name in ("checkpointed", "no_graphs", "slots2", "backsolve")}
 """Those that run the forward loop without a graph."""
 
+STEPBACK: dict[str, ic.StepBack] = {"stepback": ic.StepBack()}
+"""Those that take reversible methods alone: to be called with what `suited` makes of a method."""
+
 METHODS: dict[str, dict[str, Any]] = {
     "tsit5": {"solver": "tsit5", "rtol": 1e-8, "atol": 1e-8},
     "dopri5": {"solver": "dopri5", "rtol": 1e-8, "atol": 1e-8},
@@ -48,6 +51,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "bosh3": {"solver": "bosh3", "rtol": 1e-5, "atol": 1e-5},
     "rk4": {"solver": "rk4", "dt0": 0.04},
 }
+
+
+def suited(adjoint: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a solve, with a reversible method over theirs if the adjoint takes no other.
+
+    As good as the method itself, apart from its order in the output between steps.
+    """
+    found = dict(options)
+    if isinstance(adjoint, ic.StepBack):
+        found["solver"] = ic.Reversible(found.get("solver", "tsit5"))
+    return found
 
 
 class Pendulum(nn.Module):

@@ -18,6 +18,7 @@ from .adjoint_cases import (
     FEW,
     METHODS,
     OUTPUTS,
+    STEPBACK,
     Gradients,
     Output,
     Pendulum,
@@ -26,6 +27,7 @@ from .adjoint_cases import (
     gradients_of,
     loss_of,
     mismatches,
+    suited,
 )
 
 LOOSE = {"rtol": 1e-6, "atol": 1e-6}
@@ -57,16 +59,19 @@ def accurate_gradients(output: Output, reverse: bool) -> Gradients:
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("name", ADJOINTS)
+@pytest.mark.parametrize("name", [*ADJOINTS, *STEPBACK])
 def test_all_gradients_are_those_of_finite_differences(name: str, reverse: bool) -> None:
-    found = gradients_of(EVERYTHING, reverse=reverse, adjoint=ADJOINTS[name], **METHODS["tsit5"])
+    adjoint = {**ADJOINTS, **STEPBACK}[name]
+    options = suited(adjoint, METHODS["tsit5"])
+    found = gradients_of(EVERYTHING, reverse=reverse, adjoint=adjoint, **options)
     assert not mismatches(found, true_gradients(reverse), ACCURACY["tsit5"])
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "tsit5"])
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", [*FEW, *STEPBACK])
 def test_so_they_are_for_every_method(name: str, method: str) -> None:
-    found = gradients_of(EVERYTHING, adjoint=FEW[name], **METHODS[method])
+    adjoint = {**FEW, **STEPBACK}[name]
+    found = gradients_of(EVERYTHING, adjoint=adjoint, **suited(adjoint, METHODS[method]))
     assert not mismatches(found, true_gradients(False), ACCURACY[method])
 
 

@@ -31,13 +31,15 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def peak_states(adjoint: Any, steps: int, *, backward: bool = True, grad: bool = True) -> float:
+def peak_states(
+    adjoint: Any, steps: int, *, solver: Any = "rk4", backward: bool = True, grad: bool = True
+) -> float:
     """Most bytes allocated at once during a solve and its backward pass, in states."""
     rate = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     y0 = torch.ones(SIZE, dtype=torch.float64)
     with profile(profile_memory=True) as profiler, torch.set_grad_enabled(grad):
         loss = ic.solve(
-            lambda t, y: (rate * y).cos(), y0, 0.0, 1.0, solver="rk4", dt0=1 / steps,
+            lambda t, y: (rate * y).cos(), y0, 0.0, 1.0, solver=solver, dt0=1 / steps,
             adjoint=adjoint,
         ).ys.sum()  # fmt: skip
         if backward and grad:

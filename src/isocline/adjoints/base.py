@@ -31,6 +31,7 @@ __all__ = [
     "ParameterGradients",
     "Trajectory",
     "check_single",
+    "differentiated",
     "is_wanted",
     "once",
     "pulled_back",
@@ -150,6 +151,38 @@ def pulled_back(
         return pull(False)
 
 
+def differentiated(
+    outputs: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor | None],
+    inputs: Sequence[Tensor | None],
+    *,
+    create_graph: bool,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of `inputs`, None where there is none; any of the tensors may be missing.
+
+    The graph is retained, as in `pulled_back`.
+    """
+    pairs = [
+        (output, cotangent)
+        for output, cotangent in zip(outputs, cotangents, strict=True)
+        if output is not None and output.requires_grad and cotangent is not None
+    ]
+    places = [i for i, tensor in enumerate(inputs) if tensor is not None and tensor.requires_grad]
+    found: list[Tensor | None] = [None] * len(inputs)
+    if pairs and places:
+        gradients = torch.autograd.grad(
+            [output for output, _ in pairs],
+            [tensor for i in places if (tensor := inputs[i]) is not None],
+            [cotangent for _, cotangent in pairs],
+            allow_unused=True,
+            retain_graph=True,
+            create_graph=create_graph,
+        )
+        for i, gradient in zip(places, gradients, strict=True):
+            found[i] = gradient
+    return tuple(found)
+
+
 class Inputs:
     """Which inputs of a solve are saved for the backward pass, and how.
 
@@ -208,8 +241,8 @@ class _Once(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> NoReturn:  # noqa: ARG004
         raise GradientError(
             "this gradient of a solve cannot itself be differentiated (a gradient penalty, a "
-            "Hessian): the adjoint computed it without a graph. Use `adjoint=Direct()`, which can "
-            "be differentiated any number of times."
+            "Hessian): the adjoint computed it without a graph. Use `adjoint=Checkpointed()` or "
+            "`Direct()`, which can be differentiated any number of times."
         )
 
 

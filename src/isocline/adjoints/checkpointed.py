@@ -3,116 +3,87 @@
 Forward, the loop runs without a graph; what is remembered of an accepted step is (t, t_next, y),
 and for the first steps, as long as they fit a budget, the step's own graph. Backward, each step
 is differentiated by its graph, or taken again with one, and forgotten. With `slots=k` only k
-states are kept and the others recomputed, to the same gradient.
+states are kept and the others recomputed, to the same gradient, bit for bit.
 """
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, replace
-from time import perf_counter
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import Any, Literal
 
 from ..capture import Captured, capture
 from ..errors import InputError
-from ..integrate import Clock
-from ..problem import Plan, Problem, autocast_off
+from ..problem import Plan, Problem
 from ..solution import Statistics
-from ..solvers.base import DensePiece
-from ..written import as_they_are
-from .base import Inputs, Trajectory, is_wanted, once, tensors_of_times
-from .checkpoints import Checkpoints
+from .base import Trajectory, is_wanted, tensors_of_times
 from .replay import Replay
+from .replayed import replayed
+from .starts import Kept
 
 __all__ = ["Checkpointed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpointed:
-    """The default: exact, and lean in memory.
+    """The default: exact, lean in memory, and differentiable any number of times.
+
+    A second derivative takes all steps once more in one graph, and needs the memory of `Direct`
+    for as long.
 
     Attributes:
-        slots: how many states to keep, at least 1; None keeps one per accepted step. Fewer slots
-            cost more evaluations: one slot costs n^2 / 2 steps for n.
+        slots: how many states to keep, at least 1; None keeps one per accepted step, "auto" as many
+            as fit into `state_budget`. Where steps are more than slots, some are recomputed:
+            each of them once at most as long as n steps have about sqrt(2 n) slots, twice with the
+            cube root of 6 n, and n^2 / 2 in all with one.
+        state_budget: bytes of states to keep under `slots="auto"`, with what the method carries
+            beside the state; one state is kept in any case.
         graph_budget: bytes of step graphs to keep, so that small problems need no recomputation;
             0 for none. The size of one step's graph is estimated from one evaluation of the
-            field. No graphs are kept where `slots` is given.
+            field. No graphs are kept where `slots` is a number.
+
+    Raises:
+        InputError: for a setting that means nothing.
     """
 
-    slots: int | None = None
+    slots: int | Literal["auto"] | None = None
     graph_budget: int = 64 * 2**20
+    state_budget: int = 2**30
 
     def __post_init__(self) -> None:
-        Checkpoints[Any](self.slots)  # says what is wrong with `slots`
-        budget: Any = self.graph_budget
-        if not isinstance(budget, int) or budget < 0:
-            given = repr(budget)
-            raise InputError("graph_budget", given, "a whole number of bytes, 0 or more")
+        slots: Any = self.slots
+        whole = isinstance(slots, int) and not isinstance(slots, bool)
+        if not (slots is None or slots == "auto" or (whole and slots >= 1)):
+            expected = 'a positive number of states, None for all, or "auto"'
+            raise InputError("slots", repr(slots), expected)
+        for name in ("graph_budget", "state_budget"):
+            budget = getattr(self, name)
+            if not isinstance(budget, int) or isinstance(budget, bool) or budget < 0:
+                raise InputError(name, repr(budget), "a whole number of bytes, 0 or more")
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph of the whole, and attach the backward pass to the result."""
         start = problem.y0.real.new_tensor(problem.t0)
         captured = capture(problem.field, start, problem.y0, plan.solver)
         problem = replace(problem, f0=captured.value)
-        inputs = Inputs(captured, problem.field.tensor_args)
         every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
         keep = self._graphs_to_keep(captured, plan) if is_wanted(every) else 0
-        replay = Replay(problem, plan, self.slots, keep, stats)
-        rows, starts, slopes = _Replayed.apply(replay, inputs, *every)  # type: ignore[no-untyped-call]
-        clock = Clock(problem, plan.ts, problem.times)
-        parts = zip(starts, slopes.split(replay.lengths), replay.bases, strict=True)
-        pieces = tuple(
-            DensePiece(clock.time(reach.t), clock.time(reach.t_next), y, k, *basis)
-            for (reach, *_), (y, k, basis) in zip(replay.steps, parts, strict=False)
-        )
-        return Trajectory(replay.outcome, rows, pieces)
+        starts = Kept(budget=self.state_budget) if self.slots == "auto" else Kept(self.slots)
+        return replayed(Replay(problem, plan, starts, keep, stats), problem, captured)
 
     def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
         """Estimated bytes kept: states, and graphs as far as the budget goes."""
-        if self.slots is not None:
+        if isinstance(self.slots, int):
             return min(steps, self.slots) * state, step
         graphs = min(steps, self.graph_budget // max(1, step))
-        return graphs * step + (steps - graphs) * state, 0 if graphs == steps else step
+        states = steps - graphs
+        if self.slots == "auto":
+            states = min(states, max(1, self.state_budget // max(1, state)))
+        return graphs * step + states * state, 0 if graphs == steps else step
 
     def _graphs_to_keep(self, captured: Captured, plan: Plan) -> int:
         """How many steps' graphs fit the budget."""
-        if self.slots is not None:
+        if isinstance(self.slots, int):
             return 0
         value = captured.value
         stage = captured.graph_bytes + 2 * value.numel() * value.element_size()
         return self.graph_budget // max(1, stage * plan.solver.evaluations_per_step)
-
-
-class _Replayed(torch.autograd.Function):
-    """Rows and dense data of a solve, differentiable in y0, times and captured tensors."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, replay: Replay, inputs: Inputs, *every: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        outputs = replay.forward()
-        ctx.replay, ctx.inputs = replay, inputs
-        # Autograd frees what it saves once the backward pass is over; activation checkpointing
-        # lets go of it at once. What can be computed again goes with it.
-        token = torch.empty(0)
-        weakref.finalize(token, replay.forget)
-        ctx.save_for_backward(*inputs.watched(every), token)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        replay: Replay = ctx.replay
-        inputs: Inputs = ctx.inputs
-        saved = ctx.saved_tensors
-        field, began = replay.problem.field, perf_counter()
-        before = field.evaluations
-        device = replay.problem.y0.device
-        with torch.no_grad(), autocast_off(device), as_they_are(inputs.written):
-            y0, times, captured = replay.backward(inputs.captured, cotangents)
-        replay.stats.nfe_backward += field.evaluations - before
-        replay.stats.wall_time_backward += perf_counter() - began
-        causes = [*saved[:4], *inputs.captured, *cotangents]
-        return (None, None, *once([y0, *times, *captured], causes))

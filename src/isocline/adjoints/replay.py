@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,30 +15,14 @@ from ..capture import Guard, operations_so_far
 from ..integrate import Clock, Outcome, Reach, Saver, Start, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
-from ..solvers.base import Memory, Step, Stepper
-from .base import Cotangent, ParameterGradients, pulled_back, stacked, without_hooks
-from .checkpoints import Checkpoints, backwards
+from ..solvers.base import Step, Stepper
+from .base import Cotangent, ParameterGradients, pulled_back, stacked
 from .kept import KeepingSolver, KeptStep, as_leaves
+from .starts import Held, Starts, Taken
 
 __all__ = ["Replay"]
 
 Gradients = tuple[Tensor | None, ...]
-
-
-class Taken(NamedTuple):
-    """An accepted step: its ends, which rows of output it gave, and the numbers it was given."""
-
-    reach: Reach
-    first_row: int
-    last_row: int
-    numbers: Any
-
-
-class Held(NamedTuple):
-    """All that a step needs to be taken again."""
-
-    y: Tensor
-    memory: Memory
 
 
 class Replay:
@@ -47,13 +30,13 @@ class Replay:
 
     Args:
         problem, plan: what is solved, and how.
-        slots: how many states to keep; None for all.
+        starts: tells what the steps started from that keep no graph.
         keep: how many of the first steps keep their graphs.
         stats: for the backward pass to count into.
     """
 
     def __init__(
-        self, problem: Problem, plan: Plan, slots: int | None, keep: int, stats: Statistics
+        self, problem: Problem, plan: Plan, starts: Starts, keep: int, stats: Statistics
     ) -> None:
         # The tensors that carry the caller's graph reach the autograd function as inputs; held
         # here too they would tie it into a cycle.
@@ -62,7 +45,7 @@ class Replay:
         self.plan = plan
         self.keep = keep
         self.stats = stats
-        self.checkpoints = Checkpoints[Held](slots)
+        self.starts = starts
         self.steps: list[Taken] = []
         self.kept: list[KeptStep] = []
         self._start: Held | None = None
@@ -75,6 +58,11 @@ class Replay:
         self._saver = Saver(self.problem, plan, self._clock)
         self._row = len(self._saver.initial_times())
 
+    @property
+    def outputs(self) -> int:
+        """How many tensors `forward` answers with."""
+        return 3
+
     def accepted(self, start: Start, reach: Reach, step: Step, rows: int) -> None:
         """Remember an accepted step."""
         held = Held(start.y, start.memory.essential)
@@ -83,7 +71,7 @@ class Replay:
         if isinstance(step, KeptStep):
             self.kept.append(step)
         else:
-            self.checkpoints.offer(held)
+            self.starts.accepted(held, Held(step.y1, step.memory.essential))
         numbers = start.memory.numbers
         self.steps.append(Taken(reach, self._row, self._row + rows, numbers))
         self._row += rows
@@ -92,7 +80,7 @@ class Replay:
         """Keep the start alone: a backward pass, if there is one yet, takes all steps again."""
         self.kept.clear()
         if self._start is not None:
-            self.checkpoints.restart(self._start)
+            self.starts.restart(self._start)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integrate; rows (T, N); for dense output starts (S, N) and all pieces' rows (R, N)."""
@@ -109,32 +97,32 @@ class Replay:
         starts = torch.stack([piece.y for piece in pieces])
         return rows, starts, torch.cat([piece.slopes for piece in pieces])
 
-    def backward(
-        self, captured: Sequence[Tensor], cotangents: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Gradients, Gradients]:
-        """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
+    def backward(self, captured: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Gradients:
+        """Gradients of y0, t0, t1 and ts, and of the captured tensors."""
         times = self.problem.times or ()
         inputs = [*captured, *times]
         totals = ParameterGradients(len(inputs))
-        with self._turn, without_hooks(captured):
+        with self._turn:
             gradient = self._walk(inputs, totals, cotangents)
         gradient = gradient + cotangents[0][: len(self._saver.initial_times())].sum(0)
-        of_times = tuple(totals.totals[len(captured) :]) or (None, None, None)
-        return gradient, of_times, tuple(totals.totals[: len(captured)])
+        of_times = totals.totals[len(captured) :] or (None, None, None)
+        return (gradient, *of_times, *totals.totals[: len(captured)])
 
     def _walk(
         self,
         inputs: Sequence[Tensor],
         totals: ParameterGradients,
-        cotangents: tuple[Tensor, ...],
+        cotangents: Sequence[Tensor],
     ) -> Tensor:
         """Back over all steps: the gradient of the start, and that of `inputs` into `totals`."""
         guard = Guard(inputs)
         end = Cotangent(torch.zeros_like(self.problem.y0))
-        for index, held in self._recomputed():
+        count = len(self.kept)
+        replayed = self.starts.backwards(self.steps[count:], self.stepper)
+        for index, held in zip(range(len(self.steps) - 1, -1, -1), replayed, strict=False):
             end, found = self._pull_again(index, held, end, inputs, cotangents, guard)
             totals.add(found)
-        for index in range(len(self.kept) - 1, -1, -1):
+        for index in range(count - 1, -1, -1):
             kept = self.kept[index]
             with torch.enable_grad():
                 rows, weights = self._outputs(index, kept.y0, kept.graph, cotangents)
@@ -144,28 +132,14 @@ class Replay:
             totals.add(found)
         return self._pull_init(end, inputs, totals)
 
-    def _recomputed(self) -> Iterator[tuple[int, Held]]:
-        """The steps without a graph, last first, each with what it started from."""
-        offset = len(self.kept)
-
-        def advance(index: int, held: Held) -> Held:
-            reach = self.steps[offset + index].reach
-            step = self._stepper.advance(reach.t, reach.t_next, held.y, held.memory)
-            # What a solver settled when it was told the errors cannot be found without them.
-            numbers = self.steps[offset + index + 1].numbers
-            return Held(step.y1, Memory(None, step.memory.carried, numbers))
-
-        kept, count = self.checkpoints, len(self.steps) - offset
-        for index, held in backwards(kept.indices, kept.states, kept.slots, count, advance):
-            yield offset + index, held
-
     @functools.cached_property
     def _bounds(self) -> list[int]:
         """Which rows of all pieces' slopes belong to each step: from one entry to the next."""
         return [0, *accumulate(self.lengths)]
 
     @functools.cached_property
-    def _stepper(self) -> Stepper:
+    def stepper(self) -> Stepper:
+        """The method, bound to the field."""
         field = self.problem.field
         return self.plan.solver.bind(field, field.packing)
 
@@ -175,7 +149,7 @@ class Replay:
         held: Held,
         end: Cotangent,
         inputs: Sequence[Tensor],
-        cotangents: tuple[Tensor, ...],
+        cotangents: Sequence[Tensor],
         guard: Guard,
     ) -> tuple[Cotangent, Gradients]:
         """Take a step again with a graph; cotangents of its start, gradients of `inputs`."""
@@ -183,7 +157,7 @@ class Replay:
         with torch.enable_grad():
             y, memory = held.y.detach().requires_grad_(), as_leaves(held.memory)
             before = operations_so_far(y)
-            step = self._stepper.advance(clock.time(reach.t), clock.time(reach.t_next), y, memory)
+            step = self.stepper.advance(clock.time(reach.t), clock.time(reach.t_next), y, memory)
             rows, weights = self._outputs(index, y, step, cotangents)
             size = operations_so_far(y) - before
         outputs, pulls = end.pair(step)
@@ -200,14 +174,14 @@ class Replay:
             return start.y
         with torch.enable_grad():
             y0 = self.problem.y0.detach().requires_grad_()
-            memory = self._stepper.init(self._clock.time(self.problem.t0), y0)
+            memory = self.stepper.init(self._clock.time(self.problem.t0), y0)
         outputs, weights = start._replace(slope=None).pair_memory(memory)
         found = pulled_back(outputs, weights, [y0, *inputs])
         totals.add(found[1:])
         return start.y if found[0] is None else start.y + found[0]
 
     def _outputs(
-        self, index: int, start: Tensor, step: Step, cotangents: tuple[Tensor, ...]
+        self, index: int, start: Tensor, step: Step, cotangents: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """What a step gave besides y1, and the cotangents of that."""
         taken = self.steps[index]

@@ -20,14 +20,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ..state import Packing
 
-__all__ = ["DensePiece", "Field", "Memory", "Solver", "Step", "Stepper", "Time"]
+__all__ = [
+    "DensePiece",
+    "Field",
+    "Memory",
+    "ReversibleStepper",
+    "Solver",
+    "Step",
+    "Stepper",
+    "Time",
+]
 
 Time = float | Tensor
 """A time on the host, or a 0-d float64 tensor where a gradient with respect to it is wanted."""
@@ -151,6 +160,14 @@ class Stepper(Protocol):
 
     def advance(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
         """The same `y1` and `memory.carried` to the last bit, with no error estimate."""
+
+
+@runtime_checkable
+class ReversibleStepper(Stepper, Protocol):
+    """A method whose steps can be taken back, with nothing remembered of where they started."""
+
+    def back(self, t: Time, t_next: Time, y1: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """What the step from t to `t_next` started from, of which this is the end, to rounding."""
 
 
 class Solver(Protocol):

@@ -25,7 +25,7 @@ from .base import DensePiece, Field, Memory, Step, Time
 from .explicit import ExplicitRungeKutta
 from .family import EXPLICIT
 
-__all__ = ["Reversible", "ReversibleStepper"]
+__all__ = ["CoupledStepper", "Reversible"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,9 @@ class Reversible:
         tableau = self.base.tableau
         return (tableau.stages if tableau.adaptive else tableau.needed) + tableau.needed
 
-    def bind(self, field: Field, packing: Packing) -> ReversibleStepper:
+    def bind(self, field: Field, packing: Packing) -> CoupledStepper:
         """The method bound to the packed `field`."""
-        return ReversibleStepper(self.base, self.coupling, field, packing)
+        return CoupledStepper(self.base, self.coupling, field, packing)
 
 
 def _named(name: str) -> ExplicitRungeKutta:
@@ -121,7 +121,7 @@ def _named(name: str) -> ExplicitRungeKutta:
     return found()
 
 
-class ReversibleStepper:
+class CoupledStepper:
     """Takes steps, forward and back; carries z, shape (N,)."""
 
     def __init__(

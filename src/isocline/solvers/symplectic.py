@@ -222,6 +222,15 @@ class SplittingStepper:
         """The same: there is no error estimate to leave out."""
         return self.step(t, t_next, y, memory)
 
+    def back(self, t: Time, t_next: Time, y1: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """What the step from t to `t_next` started from, of which this is the end.
+
+        Stages are shears, and a row of them that reads the same from both ends is undone by the
+        step the other way. That carries what this one began with, in the half that counts.
+        """
+        step = self.step(t_next, t, y1, memory.essential)
+        return step.y1, step.memory.essential
+
     def slope(self, t: Time, y: Tensor) -> Tensor:
         """The field at (t, y), safe to keep."""
         times = StageTimes((0.0,), t, t, self.device, self.time_dtype)

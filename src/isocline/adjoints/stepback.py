@@ -1,0 +1,118 @@
+"""StepBack: the exact gradient of a reversible method, with none of its states remembered.
+
+A step of a reversible method can be taken back: from its end, and what it hands on, its start
+follows to rounding. So the backward pass needs the last state alone. It steps back to where the
+last step started, takes that step again under autograd, pulls the gradient through it, and goes
+on so to t0 (Zhuang, Dvornek, Tatikonda and Duncan 2021, "MALI", ICLR, algorithm 4; McCallum and
+Foster 2024, "Efficient, Accurate and Stable Gradients for Neural ODEs", algorithm 2).
+
+Rounding errors grow on the way back as the reversed flow lets them: where the flow contracts, by
+as much. So the start that is found is compared with the true one, and a miss is told.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..capture import capture
+from ..errors import GradientError, GradientWarning
+from ..problem import Plan, Problem
+from ..solution import Statistics
+from ..solvers.base import ReversibleStepper, Stepper
+from .base import Trajectory
+from .replay import Replay
+from .replayed import replayed
+from .starts import Held, Taken
+
+__all__ = ["StepBack"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepBack:
+    """Exact, in memory independent of the number of steps, for reversible methods.
+
+    These are `Reversible(...)` around any explicit Runge-Kutta method, `ALF`, and the symplectic
+    ones. The gradient is that of `Direct` up to the rounding errors that going back magnifies. A
+    `GradientWarning` says so where it misses the state at t0 by more than the tolerance of the
+    solve.
+    """
+
+    def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
+        """Integrate without a graph, and attach the walk back to the result.
+
+        Raises:
+            GradientError: for a method that is not reversible.
+        """
+        stepper = plan.solver.bind(problem.field, problem.field.packing)
+        if not isinstance(stepper, ReversibleStepper):
+            raise GradientError(
+                f"StepBack goes back step by step, and a step of {plan.solver.name} cannot be "
+                'taken back. Use a reversible method, such as `solver=Reversible("tsit5")`, '
+                "`ALF()` or, for separable systems, `Leapfrog()`; or another adjoint: "
+                "`Checkpointed(slots=k)` keeps memory constant for every method."
+            )
+        start = problem.y0.real.new_tensor(problem.t0)
+        captured = capture(problem.field, start, problem.y0, plan.solver)
+        problem = replace(problem, f0=captured.value)
+        return replayed(Replay(problem, plan, _SteppedBack(plan), 0, stats), problem, captured)
+
+    def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
+        """Estimated bytes kept: first and last state, each with what a method carries."""
+        return 4 * state, step
+
+
+class _SteppedBack:
+    """What steps started from, found by taking them back; the start of the first is kept.
+
+    Args:
+        plan: its tolerance is what the start is to be met to.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._first: Held | None = None
+        self._end: Held | None = None
+
+    def accepted(self, start: Held, end: Held) -> None:
+        """Remember the first start and the last end."""
+        self._first = self._first or start
+        self._end = end
+
+    def restart(self, first: Held) -> None:
+        """Nothing is kept that could be let go of."""
+
+    def backwards(self, steps: Sequence[Taken], stepper: Stepper) -> Iterator[Held]:
+        """Starts, last first."""
+        if self._first is None or self._end is None:
+            return  # the solve took no step
+        assert isinstance(stepper, ReversibleStepper)  # since `StepBack.run`
+        y, memory = self._end
+        for taken in reversed(steps[1:]):
+            y, memory = stepper.back(taken.reach.t, taken.reach.t_next, y, memory)
+            yield Held(y, memory)
+        first = steps[0].reach
+        self._judge(first.t, stepper.back(first.t, first.t_next, y, memory)[0], len(steps))
+        yield self._first
+
+    def _judge(self, t0: float, found: torch.Tensor, steps: int) -> None:
+        """Warn where the start was missed."""
+        assert self._first is not None
+        true, plan = self._first.y, self._plan
+        error, size = found - true, true.abs()
+        ratio = float(plan.norm(error / (plan.atol + plan.rtol * size)))
+        if ratio <= 1:
+            return
+        apart = float(error.abs().max() / size.max()) if size.any() else float(error.abs().max())
+        warnings.warn(
+            f"StepBack: {steps} steps back from the end miss the state at t0 = {t0:.9g} by "
+            f"{ratio:.2g} times the tolerance of the solve, or {apart:.1e} of its size; the "
+            "gradient is off by about as much. Rounding errors grow on the way back where the "
+            "flow contracts, and a symplectic method cannot go back where the field does not "
+            "separate. Use `adjoint=Checkpointed(slots=k)`, a shorter span, or float64.",
+            GradientWarning,
+            stacklevel=2,
+        )
