@@ -18,6 +18,7 @@ from .controllers import Constant as Constant
 from .controllers import Controller as Controller
 from .controllers import I as I
 from .errors import GradientError as GradientError
+from .errors import GradientWarning as GradientWarning
 from .errors import InputError as InputError
 from .errors import InputTypeError as InputTypeError
 from .errors import IsoclineError as IsoclineError

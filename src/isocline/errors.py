@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GradientError",
+    "GradientWarning",
     "InputError",
     "InputTypeError",
     "IsoclineError",
@@ -49,6 +50,10 @@ class MissingLibraryError(IsoclineError, ImportError):
 
 class GradientError(IsoclineError, RuntimeError):
     """A gradient was asked for that cannot be computed; returning zero would be a lie."""
+
+
+class GradientWarning(UserWarning):
+    """A gradient was computed that may be far from the true one; the message says how far."""
 
 
 class SolveError(IsoclineError, RuntimeError):
