@@ -2,7 +2,8 @@
 
 `InputError` and its kin derive from the built-in error a caller would catch for the same fault
 (`ValueError`, `TypeError`), so `except ValueError` works too. A solve that could not finish
-raises a `SolveError`, which carries what was computed up to that point.
+raises a `SolveError`, which carries what was computed up to that point. The one warning is a
+`GradientWarning`: the gradient is there, but should not be trusted.
 """
 
 from __future__ import annotations

@@ -30,15 +30,23 @@ BACKSOLVE: dict[str, ic.Backsolve] = {
     "seminorm": ic.Backsolve(seminorm=True),
 }
 
+CONTINUOUS: dict[str, Any] = {
+    **BACKSOLVE,
+    "backsolve_checkpoints": ic.Backsolve(checkpoints=3),
+    "interpolated": ic.Interpolated(),
+}
+"""Those that solve the adjoint's own equation: right to the tolerance, not to rounding."""
+
 EXACT: dict[str, Any] = {"direct": DIRECT, **CHECKPOINTED}
-ADJOINTS: dict[str, Any] = {**EXACT, **BACKSOLVE}
+ADJOINTS: dict[str, Any] = {**EXACT, **CONTINUOUS}
 
 FEW: dict[str, Any] = {
-    name: ADJOINTS[name] for name in ("direct", "checkpointed", "no_graphs", "slots2", "backsolve")
+    name: ADJOINTS[name]
+    for name in ("direct", "checkpointed", "no_graphs", "slots2", "backsolve", "interpolated")
 }
 """One of each kind: for tests whose subject is not the schedule."""
 
-RECOMPUTING = {name: FEW[name] for name in ("checkpointed", "no_graphs", "slots2", "backsolve")}
+RECOMPUTING = {name: adjoint for name, adjoint in FEW.items() if name != "direct"}
 """Those that run the forward loop without a graph."""
 
 STEPBACK: dict[str, ic.StepBack] = {"stepback": ic.StepBack()}

@@ -21,7 +21,9 @@ ADJOINTS = {
     "no_graphs": ic.Checkpointed(graph_budget=0),
     "slots2": ic.Checkpointed(slots=2),
     "backsolve": ic.Backsolve(rtol=1e-9, atol=1e-9),
+    "interpolated": ic.Interpolated(),
 }
+CONTINUOUS = ("backsolve", "interpolated")
 STEPS: dict[str, Any] = {"solver": "dop853", "rtol": 1e-9, "atol": 1e-9}
 Build = Callable[[Tensor], tuple[Any, tuple[Any, ...]]]
 
@@ -232,7 +234,7 @@ def direct(build: str, leaf: bool) -> Tensor:
 @pytest.mark.parametrize("name", ADJOINTS)
 def test_the_tensor_is_found(name: str, build: str, leaf: bool) -> None:
     found = gradient(BUILDS[build], ADJOINTS[name], leaf=leaf)
-    rtol = 1e-6 if name == "backsolve" else 1e-11
+    rtol = 1e-6 if name in CONTINUOUS else 1e-11
     torch.testing.assert_close(found, direct(build, leaf), rtol=rtol, atol=1e-12)
 
 
@@ -282,15 +284,15 @@ def layer_gradients(kind: str, adjoint: Any, *, cached: bool) -> dict[str, Tenso
 def test_layers_of_every_make(name: str, kind: str) -> None:
     want = layer_gradients(kind, ic.Direct(), cached=False)
     found = layer_gradients(kind, ADJOINTS[name], cached=False)
-    rtol = 1e-3 if name == "backsolve" else 1e-9
-    torch.testing.assert_close(found, want, rtol=rtol, atol=1e-5 if name == "backsolve" else 1e-12)
+    rtol = 1e-3 if name in CONTINUOUS else 1e-9
+    torch.testing.assert_close(found, want, rtol=rtol, atol=1e-5 if name in CONTINUOUS else 1e-12)
 
 
 @pytest.mark.parametrize("name", ADJOINTS)
 def test_a_parametrisation_that_is_cached_around_the_solve(name: str) -> None:
     want = layer_gradients("weight_norm", ic.Direct(), cached=True)
     found = layer_gradients("weight_norm", ADJOINTS[name], cached=True)
-    torch.testing.assert_close(found, want, rtol=1e-3 if name == "backsolve" else 1e-9, atol=1e-5)
+    torch.testing.assert_close(found, want, rtol=1e-3 if name in CONTINUOUS else 1e-9, atol=1e-5)
 
 
 @pytest.mark.parametrize("field", [nn.Tanh(), nn.Linear(3, 3), nn.GRUCell(3, 3)], ids=repr)

@@ -23,6 +23,7 @@ ADJOINTS = {
     "checkpointed": ic.Checkpointed(),
     "no_graphs": ic.Checkpointed(graph_budget=0),
     "backsolve": ic.Backsolve(rtol=1e-9, atol=1e-9),
+    "interpolated": ic.Interpolated(),
 }
 STEPS: dict[str, Any] = {"solver": "dop853", "rtol": 1e-9, "atol": 1e-9}
 Getter = Callable[[], Tensor]

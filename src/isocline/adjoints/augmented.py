@@ -41,8 +41,8 @@ class AdjointField:
         self.captured = captured
         self.guard = guard
         self.touched = [False] * len(captured)
-        self.evaluations = 0
         inner = field.packing
+        self.dtype = inner.dtype
         count = sum(_size(tensor, inner.dtype) for tensor in captured)
         shapes = (*inner.shapes, *inner.shapes, torch.Size([count]))
         self.packing = Packing(
@@ -58,7 +58,6 @@ class AdjointField:
 
     def __call__(self, t: Tensor, state: Tensor) -> Tensor:
         """The rates of change of all three, packed."""
-        self.evaluations += 1
         y, adjoint = state[: self._size], state[self._size : 2 * self._size]
         with torch.enable_grad():
             leaf = y.detach().requires_grad_()
@@ -69,15 +68,19 @@ class AdjointField:
             return torch.cat([slope, torch.zeros_like(state[self._size :])])
         self.guard.check([slope], [leaf], size)
         found: tuple[Tensor | None, ...] = pulled_back([slope], [-adjoint], [leaf, *self.captured])
+        rate = torch.zeros_like(leaf) if found[0] is None else found[0]
+        return torch.cat([slope.detach(), rate, *self.flattened(found[1:])])
+
+    def flattened(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
+        """Gradients of the parameters as they lie in the packed state; notes which there are."""
         self.touched = [
             before or gradient is not None
-            for before, gradient in zip(self.touched, found[1:], strict=True)
+            for before, gradient in zip(self.touched, gradients, strict=True)
         ]
-        parts = [
-            _flattened(torch.zeros_like(tensor) if gradient is None else gradient, state.dtype)
-            for gradient, tensor in zip(found, [leaf, *self.captured], strict=True)
+        return [
+            _flattened(torch.zeros_like(tensor) if gradient is None else gradient, self.dtype)
+            for gradient, tensor in zip(gradients, self.captured, strict=True)
         ]
-        return torch.cat([slope.detach(), *parts])
 
 
 def _size(tensor: Tensor, dtype: torch.dtype) -> int:

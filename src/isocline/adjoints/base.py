@@ -210,8 +210,12 @@ class Inputs:
         return [*every[:4], *used, *self._args]
 
 
-def check_single(cotangent: Tensor) -> None:
+def check_single(name: str, cotangent: Tensor) -> None:
     """Refuse a stack of cotangents that `vmap` shows as one: an adaptive solve cannot be stacked.
+
+    Args:
+        name: of the adjoint.
+        cotangent: of an output.
 
     Raises:
         GradientError: if it is one.
@@ -220,7 +224,7 @@ def check_single(cotangent: Tensor) -> None:
         cotangent.untyped_storage()
     except (RuntimeError, NotImplementedError):
         raise GradientError(
-            "Backsolve solves for one cotangent at a time, since its steps depend on it: ask for "
+            f"{name} solves for one cotangent at a time, since its steps depend on it: ask for "
             "a Jacobian without `is_grads_batched` or `vectorize`, or use `adjoint=Checkpointed()`."
         ) from None
 
