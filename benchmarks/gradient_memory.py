@@ -1,8 +1,9 @@
 """Peak memory of forward and backward pass against the number of steps, for every adjoint.
 
-A state of 64x16 numbers, a tanh network with 128 hidden units, constant steps of one evaluation each
-(Euler, and ALF for steps that are taken back). Every allocation of torch's is counted, exactly, in a
-process of its own for each adjoint. Writes a figure, a CSV file and a part of the page on gradients.
+A state of 64x16 numbers, a tanh network with 128 hidden units, constant steps of one evaluation
+each (Euler; ALF and reversible Euler for steps that are taken back). Every allocation of torch's is
+counted, exactly, in a process of its own for each adjoint. Writes a figure, a CSV file and a part
+of the page on gradients.
 
     python benchmarks/gradient_memory.py [--most 10000] [--out docs/results/gradients.md]
 """
@@ -140,8 +141,8 @@ def figure(by_name: dict[str, list[Row]], path: Path) -> None:
                 label=name,
             )
         ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="peak memory, MiB")
-        ax.set_title(f"state {STATE / 1024:.0f} kB, activations of a step {ACTIVATIONS / 1024:.0f} kB",
-                     fontsize=10)  # fmt: skip
+        sizes = f"state {STATE / 1024:.0f} kB, activations of a step {ACTIVATIONS / 1024:.0f} kB"
+        ax.set_title(sizes, fontsize=10)
         picture.legend(loc="outside right center", fontsize=9)
         save_figure(picture, path, dpi=110)
 
@@ -189,28 +190,29 @@ def part(by_name: dict[str, list[Row]], page: Path) -> str:
     nl = "\n"
     return f"""## Memory against steps
 
-The most bytes of tensors alive at once during a solve and its backward pass, beyond those alive before: every
-allocation of torch's on the CPU, counted exactly. A state of {ROWS}x{WIDTH} float32 numbers
-({STATE / 1024:.0f} kB), a tanh network with {HIDDEN} hidden units ({ACTIVATIONS / 1024:.0f} kB of
-activations an evaluation), constant steps of one evaluation each: Euler, and reversible methods where steps are taken
-back. @versions.
+The most bytes of tensors alive at once during a solve and its backward pass, beyond those alive
+before: every allocation of torch's on the CPU, counted exactly. A state of {ROWS}x{WIDTH} float32
+numbers ({STATE / 1024:.0f} kB), a tanh network with {HIDDEN} hidden units
+({ACTIVATIONS / 1024:.0f} kB of activations an evaluation), constant steps of one evaluation each:
+Euler, and reversible methods where steps are taken back. @versions.
 
 ![Peak memory against the number of steps]({page.stem}-memory.png)
 
 {nl.join(memory_table(by_name))}
 
-What a step costs, and the exponent with which memory grows, are fitted over the larger half of the numbers of
-steps. The default keeps graphs up to its budget (64 MiB), and one state for each step after that. Forward mode
-differentiates in one number here. Cells are empty where a run would take more than {AFFORDED:,}
-evaluations. The numbers: [{page.stem}-memory.csv]({page.stem}-memory.csv).
+What a step costs, and the exponent with which memory grows, are fitted over the larger half of the
+numbers of steps. The default keeps graphs up to its budget (64 MiB), and one state for each step
+after that. Forward mode differentiates in one number here. Cells are empty where a run would take
+more than {AFFORDED:,} evaluations. The numbers:
+[{page.stem}-memory.csv]({page.stem}-memory.csv).
 
 ### What few slots cost
 
 {nl.join(schedule_table(by_name))}
 
-Steps forward and backward together, each with or without a graph. "Fewest possible" is Griewank's optimum for a
-number of steps that is known beforehand (1992, equation 3); a solver finds its number of steps only by
-taking them."""
+Steps forward and backward together, each with or without a graph. "Fewest possible" is Griewank's
+optimum for a number of steps that is known beforehand (1992, equation 3); a solver finds its number
+of steps only by taking them."""
 
 
 def main() -> None:

@@ -19,8 +19,9 @@ PARTS = ("memory", "time")
 
 HEAD = """# What gradients cost
 
-Memory and time of a solve and its backward pass, by each adjoint and by other libraries. Which adjoint
-to take for a problem of your own, `isocline.check_gradient` says ([Gradients](../gradients.md)).
+Memory and time of a solve and its backward pass, by each adjoint and by other libraries. Which
+adjoint to take for a problem of your own, `isocline.check_gradient` says
+([Gradients](../gradients.md)).
 Made by `make bench-gradients`.
 """
 
