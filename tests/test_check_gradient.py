@@ -271,12 +271,18 @@ def test_nothing_is_disturbed(kind: type[Counting]) -> None:
         assert field.times == []
 
 
-def test_a_graph_of_the_callers_lives_on() -> None:
+@pytest.mark.parametrize("kept", [None, threading.Lock()], ids=["copied", "in_place"])
+def test_a_graph_of_the_callers_lives_on(kept: Any) -> None:
     """A weight that a network computed before the solve: its graph is needed afterwards."""
     source = start(2, 2).requires_grad_()
     weight = source.exp()
     y0 = (3.0 * source).sum(0)
-    ic.check_gradient(lambda t, y: weight @ y, y0, 0.0, 1.0, repeats=1)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        assert kept is None or not kept.locked()  # a lock cannot be copied
+        return weight @ y + source.sum()
+
+    ic.check_gradient(field, y0, 0.0, 1.0, repeats=1)
     (weight.sum() + y0.sum()).backward()
     torch.testing.assert_close(source.grad, source.detach().exp() + 3.0)
 
@@ -343,6 +349,20 @@ def test_complex_states_and_dense_output_are_differentiated() -> None:
     )  # fmt: skip
     assert row.error is not None
     assert row.error < 1e-12
+
+
+def test_the_time_of_an_event_is_differentiated() -> None:
+    """A fall from height 1: t = (2 / g)^(1/2), so the discrete solve errs by rounding alone."""
+    gravity = torch.tensor(9.8, dtype=torch.float64, requires_grad=True)
+
+    def fall(t: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([y[1], -gravity * torch.ones_like(y[1])])
+
+    report = ic.check_gradient(
+        fall, torch.tensor([1.0, 0.0], dtype=torch.float64), 0.0, float("inf"), dt0=0.1,
+        event=lambda t, y: y[0], loss=lambda sol: sol.events[0].t, repeats=1,
+    )  # fmt: skip
+    assert report.own_errors["gravity"] < 1e-12
 
 
 def test_an_adjoint_that_fails_is_a_row_that_says_so() -> None:
