@@ -23,7 +23,7 @@ NO_SPIN := OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: help
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # --- environment -----------------------------------------------------------------------------------
 
@@ -79,6 +79,12 @@ bench: $(VENV)/.stamp-bench  ## time isocline beside torchdiffeq, in one run
 bench-work: $(VENV)/.stamp-bench  ## work and precision beside torchdiffeq, SciPy and diffrax (10 minutes)
 	$(SAY) "solving DETEST with every adaptive method and its peers"
 	@$(ONE_THREAD) $(BIN)/python benchmarks/work_precision.py $(ARGS)
+
+.PHONY: bench-gradients
+bench-gradients: $(VENV)/.stamp-bench  ## memory and time of gradients beside torchdiffeq and diffrax (12 minutes)
+	$(SAY) "measuring the memory and the time of every adjoint"
+	@$(ONE_THREAD) $(BIN)/python benchmarks/gradient_memory.py
+	@$(ONE_THREAD) $(BIN)/python benchmarks/gradient_time.py $(ARGS)
 
 # --- checks ----------------------------------------------------------------------------------------
 

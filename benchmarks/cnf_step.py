@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torchdiffeq
 from timing import publish
 from torch import Tensor, nn
 from training_step import TrainingStep, compare
 
 import isocline as ic
+import torchdiffeq
 from isocline.nn import (
     CNF,
     ConcatSquashField,

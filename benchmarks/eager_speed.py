@@ -12,11 +12,11 @@ import platform
 from collections.abc import Callable
 
 import torch
-import torchdiffeq
 from timing import Timing, interleaved, publish
 from torch import Tensor, nn
 
 import isocline as ic
+import torchdiffeq
 
 RTOL, ATOL = 1e-5, 1e-6
 END = 10.0

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torchdiffeq
 from timing import interleaved, publish
 from torch import Tensor
 from training_step import TrainingStep, compare
 
 import isocline as ic
+import torchdiffeq
 from isocline.data.spirals import spirals
 from isocline.nn import IrregularBatch, LatentODE
 from isocline.nn.series.elbo import kl_from_prior

@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-import torchdiffeq
 from timing import interleaved
 from torch import Tensor, nn
 
 import isocline as ic
+import torchdiffeq
 from isocline.nn import ImageClassifier
 
 TOLERANCE = 1e-3

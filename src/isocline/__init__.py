@@ -7,6 +7,7 @@ After "Neural Ordinary Differential Equations" (Chen, Rubanova, Bettencourt and 
 from . import nn as nn
 from . import solvers as solvers
 from . import torchdiffeq as torchdiffeq
+from ._check_gradient import check_gradient as check_gradient
 from ._solve import solve as solve
 from .adjoints import Adjoint as Adjoint
 from .adjoints import Backsolve as Backsolve
@@ -19,6 +20,7 @@ from .controllers import PID as PID
 from .controllers import Constant as Constant
 from .controllers import Controller as Controller
 from .controllers import I as I
+from .diagnosis import GradientReport as GradientReport
 from .errors import GradientError as GradientError
 from .errors import GradientWarning as GradientWarning
 from .errors import InputError as InputError

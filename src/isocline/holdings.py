@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["handed", "held", "tensors_of", "visited"]
+__all__ = ["handed", "held", "named_globals", "tensors_of", "visited"]
 
 _WORTH_A_LOOK = (Tensor, nn.Module, types.FunctionType, functools.partial, dict, list, tuple)
 """Kinds of globals that are looked into."""
@@ -101,15 +101,20 @@ def _parts(thing: Any) -> Iterable[Any]:
 def _function_parts(function: types.FunctionType) -> list[Any]:
     """Closure, defaults, and the globals and functions that the code names."""
     parts: list[Any] = [*_cells(function), function.__defaults__, function.__kwdefaults__]
-    for code in _codes(function.__code__):
-        for name in code.co_names:
-            value = function.__globals__.get(name)
-            if isinstance(value, _WORTH_A_LOOK) and name != "__builtins__":
-                parts.append(value)
+    parts += [value for _, value in named_globals(function)]
     wrapped = getattr(function, "__wrapped__", None)
     if wrapped is not None:
         parts.append(wrapped)
     return parts
+
+
+def named_globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """The globals that a function's code names, with their names, as far as worth a look."""
+    for code in _codes(function.__code__):
+        for name in code.co_names:
+            value = function.__globals__.get(name)
+            if isinstance(value, _WORTH_A_LOOK) and name != "__builtins__":
+                yield name, value
 
 
 def _cells(function: types.FunctionType) -> Iterator[Any]:

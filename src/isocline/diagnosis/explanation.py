@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import median
 
 import torch
@@ -15,6 +15,7 @@ from ..integrate import Outcome
 from ..problem import Plan, Problem
 from ..solution import Statistics, Status
 from .observed import Attempt, Log, observed
+from .sizes import in_bytes
 from .stiffness import Stiffness, stiffness
 
 __all__ = ["Component", "Explanation", "Memory", "Rejection", "explain"]
@@ -194,10 +195,10 @@ def _lines(found: Explanation) -> list[str]:
     ran = f"{backward} backward" if backward else "backward pass not run, or without evaluations"
     lines.append(f"evaluations of the field: {forward} forward, {ran}")
     if found.memory is not None:
-        memory = found.memory
+        of_state, of_step, kept, needed = map(in_bytes, astuple(found.memory))
         lines.append(
-            f"memory: state {_size(memory.state)}, graph of one step {_size(memory.step)}; kept "
-            f"for the backward pass {_size(memory.forward)}, and {_size(memory.backward)} during it"
+            f"memory: state {of_state}, graph of one step {of_step}; kept "
+            f"for the backward pass {kept}, and {needed} during it"
         )
     return lines
 
@@ -224,12 +225,3 @@ def _about_stiffness(near: Stiffness | None) -> list[str]:
         "of `RadauIIA5`; where the field is diffusion-like, `RKC`."
     )
     return [f"STIFF: stability holds back {part} ({head}).", remedy]
-
-
-def _size(count: int) -> str:
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.3g} {unit}"

@@ -1,0 +1,118 @@
+"""Tables of the page on the time of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from gradient_fields import CASES, Case
+from gradient_page import versions
+from timing import Timing
+
+__all__ = ["DEFAULT", "PLAIN", "Measured", "part"]
+
+DEFAULT = "isocline, as it comes"
+PLAIN = "torchdiffeq odeint"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One candidate at one tolerance."""
+
+    timing: Timing
+    evaluations: int
+    error: float
+    gradient_error: float
+
+
+def faster(
+    measured: dict[tuple[str, float], Measured], name: str, error: Callable[[Measured], float]
+) -> list[float]:
+    """How many times faster than `odeint` a candidate is where both err by the same.
+
+    For each of its tolerances at which the error lies between two of odeint's, whose time is
+    interpolated there, in logarithms.
+    """
+    plain = [one for (who, _), one in measured.items() if who == PLAIN]
+    points = sorted((np.log(error(one)), np.log(one.timing.median)) for one in plain)
+    errors, times = np.array(points).T
+    return [
+        float(np.exp(np.interp(np.log(error(one)), errors, times)) / one.timing.median)
+        for (who, _), one in measured.items()
+        if who == name and errors[0] <= np.log(error(one)) <= errors[-1]
+    ]
+
+
+def report(case: Case, measured: dict[tuple[str, float], Measured], rounds: int) -> list[str]:
+    """One field as Markdown: a row for each candidate, its numbers in the order of tolerances."""
+    tolerances = " / ".join(f"{tol:g}" for tol in case.tolerances)
+    how = f"t from 0 to {case.end:g}, {rounds} rounds, rtol {tolerances}."
+    lines = [f"### {case.name[0].upper()}{case.name[1:]}", "", how, ""]
+    head = [
+        "", "ms, median", "faster than `odeint` at the same rtol", "at the same error of the end",
+        "of the gradient", "evaluations", "end off by", "gradient off by",
+    ]  # fmt: skip
+    lines += [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for name in dict.fromkeys(name for name, _ in measured):
+        mine = {tol: one for (who, tol), one in measured.items() if who == name}
+        ratios = {tol: one.timing.ratio(measured[PLAIN, tol].timing) for tol, one in mine.items()}
+        cells = [
+            " / ".join(f"{one.timing.median:.3g}" for one in mine.values()),
+            " / ".join(f"{ratio:.2f}" for ratio in ratios.values()),
+            least_and_mean(faster(measured, name, lambda one: one.error)),
+            least_and_mean(faster(measured, name, lambda one: one.gradient_error)),
+            " / ".join(str(one.evaluations) for one in mine.values() if one.evaluations),
+            " / ".join(f"{one.error:.0e}" for one in mine.values()),
+            " / ".join(f"{one.gradient_error:.0e}" for one in mine.values()),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def least_and_mean(ratios: list[float]) -> str:
+    if not ratios:
+        return ""
+    return f"{min(ratios):.2f} ({np.exp(np.mean(np.log(ratios))):.2f})"
+
+
+def memory_table(found: dict[str, list[tuple[float, int, int]]]) -> list[str]:
+    """Peak bytes on the convolutional field: (tolerance, evaluations, bytes) by candidate."""
+    lines = ["### Memory on the convolutional field", ""]
+    tolerances = (f"rtol {tol:g}" for tol in CASES["conv"].tolerances)
+    head = ["peak, MiB", *tolerances, "less than `odeint`, times", "evaluations"]
+    lines += [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for name, rows in found.items():
+        cells = [f"{memory / 2**20:.0f}" for _, _, memory in rows]
+        pairs = zip(rows, found[PLAIN], strict=True)
+        cells.append(" / ".join(f"{plain[2] / row[2]:.1f}" for row, plain in pairs))
+        cells.append(" / ".join(str(evaluations) for _, evaluations, _ in rows))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+HEAD = """## Time beside torchdiffeq and diffrax
+
+Solve, loss and gradient of weights and initial state, float32, one thread. All candidates run in
+turn, in every round at every tolerance (atol is a tenth of rtol). isocline and torchdiffeq use
+dopri5 with the averaged norm here, and diffrax its Dopri5 with the same norm, compiled; "as it
+comes" is `isocline.solve` with its defaults: tsit5, and a tolerance that holds for each sample.
+Evaluations are forward and backward together. Errors are relative, against a solve in float64 at a
+tight tolerance. At the same error: the time of `odeint` is interpolated between its tolerances; the
+least ratio of a candidate's tolerances, and in brackets their mean. Times of one machine at one
+time: read the ratios, which still move by a tenth or more where other programs run.
+"""
+
+
+def part(
+    measured: dict[str, dict[tuple[str, float], Measured]],
+    rounds: dict[str, int],
+    memory: dict[str, list[tuple[float, int, int]]],
+) -> str:
+    """The part of the page."""
+    lines = [HEAD + f"@versions, {versions('torchdiffeq', 'diffrax', 'jax')}.", ""]
+    for key, found in measured.items():
+        lines += report(CASES[key], found, rounds[key])
+    if memory:
+        lines += memory_table(memory)
+    return "\n".join(lines).rstrip()
