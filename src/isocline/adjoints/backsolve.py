@@ -32,6 +32,7 @@ from ..solution import ERRORS, Statistics, Status
 from ..solvers.base import Solver
 from ..solvers.external import BlackBox, Boxed
 from ..solvers.wrapped import proper
+from ..transforms import active
 from ..validate import check_black_box, check_controller, check_solver
 from .augmented import (
     AdjointField,
@@ -42,6 +43,7 @@ from .augmented import (
     reverse_norm,
 )
 from .base import Inputs, Trajectory, once, stacked, tensors_of_times, without_hooks
+from .direct import unrecorded
 
 __all__ = ["Backsolve"]
 
@@ -78,6 +80,8 @@ class Backsolve:
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph and attach the reverse solve to the result."""
+        if active():
+            return unrecorded("Backsolve", problem, plan)
         if plan.save.dense:
             raise GradientError(
                 "Backsolve keeps nothing of the steps, so dense output has no gradient under it: "

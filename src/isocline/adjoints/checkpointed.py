@@ -22,8 +22,10 @@ from ..integrate import Clock
 from ..problem import Plan, Problem, autocast_off
 from ..solution import Statistics
 from ..solvers.base import DensePiece
+from ..transforms import active
 from .base import Inputs, Trajectory, is_wanted, once, tensors_of_times
 from .checkpoints import Checkpoints
+from .direct import recorded
 from .replay import Replay
 
 __all__ = ["Checkpointed"]
@@ -53,6 +55,8 @@ class Checkpointed:
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph of the whole, and attach the backward pass to the result."""
+        if active():
+            return recorded(problem, plan)
         start = problem.y0.real.new_tensor(problem.t0)
         captured = capture(problem.field, start, problem.y0, plan.solver)
         problem = replace(problem, f0=captured.value)
