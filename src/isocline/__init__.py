@@ -12,6 +12,7 @@ from .adjoints import Adjoint as Adjoint
 from .adjoints import Backsolve as Backsolve
 from .adjoints import Checkpointed as Checkpointed
 from .adjoints import Direct as Direct
+from .adjoints import Forward as Forward
 from .controllers import PI as PI
 from .controllers import PID as PID
 from .controllers import Constant as Constant

@@ -30,11 +30,14 @@ BACKSOLVE: dict[str, ic.Backsolve] = {
     "seminorm": ic.Backsolve(seminorm=True),
 }
 
-EXACT: dict[str, Any] = {"direct": DIRECT, **CHECKPOINTED}
+FORWARD = ic.Forward(chunk=7)  # more directions than that, so that there are several chunks
+
+EXACT: dict[str, Any] = {"direct": DIRECT, **CHECKPOINTED, "forward": FORWARD}
 ADJOINTS: dict[str, Any] = {**EXACT, **BACKSOLVE}
 
 FEW: dict[str, Any] = {
-    name: ADJOINTS[name] for name in ("direct", "checkpointed", "no_graphs", "slots2", "backsolve")
+    name: ADJOINTS[name]
+    for name in ("direct", "checkpointed", "no_graphs", "slots2", "forward", "backsolve")
 }
 """One of each kind: for tests whose subject is not the schedule."""
 
