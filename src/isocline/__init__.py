@@ -13,6 +13,7 @@ from .adjoints import Adjoint as Adjoint
 from .adjoints import Backsolve as Backsolve
 from .adjoints import Checkpointed as Checkpointed
 from .adjoints import Direct as Direct
+from .adjoints import Forward as Forward
 from .adjoints import Interpolated as Interpolated
 from .adjoints import StepBack as StepBack
 from .controllers import PI as PI

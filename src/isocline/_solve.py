@@ -15,7 +15,7 @@ from .adjoints.base import Trajectory
 from .controllers.base import Controller
 from .controllers.norms import make_norm
 from .diagnosis import Explanation, explain
-from .errors import InputTypeError
+from .errors import InputError, InputTypeError
 from .events import Event, Occurrence, check_events
 from .integrate import DenseOutput, Outcome, integrate, stand_still
 from .problem import Autocast, PackedField, Plan, Problem, SaveAt, TimeTensors, autocast_off
@@ -25,6 +25,7 @@ from .solution import ERRORS, Solution, Statistics, Status
 from .solvers.base import Solver, Time
 from .solvers.external import BlackBox, Boxed
 from .state import Packing, State, tree_describe, tree_leaves, tree_rebuild
+from .transforms import active, shared, tracked
 from .validate import (
     check_black_box,
     check_controller,
@@ -107,6 +108,7 @@ def solve(
     packing = Packing.of(y0)
     check_finite_state(y0)
     events = check_events(event)
+    _check_untransformed(events)
     endless = any(event.last for event in events)
     start, end = check_time("t0", t0), check_time("t1", t1, infinite=endless)
     dt0 = check_step(dt0, start, end)
@@ -117,7 +119,7 @@ def solve(
         controller=check_controller(controller, solver, dt0),
         rtol=check_tolerance("rtol", rtol, packing),
         atol=check_tolerance("atol", atol, packing),
-        norm=make_norm(norm, packing),
+        norm=shared(make_norm(norm, packing)) if active() else make_norm(norm, packing),
         dt0=dt0,
         save=save,
         ts=check_ts(save.ts, start, end),
@@ -143,15 +145,16 @@ def _run(
     stats, began = Statistics(), perf_counter()
     packed = problem.field
     occurrences: tuple[Occurrence, ...] = ()
+    recording = torch.is_grad_enabled() or active()
 
     def run(problem: Problem, plan: Plan) -> Trajectory:
-        if problem.t0 != problem.t1 and torch.is_grad_enabled():
+        if problem.t0 != problem.t1 and recording:
             return adjoint.run(problem, plan, stats)
         return _run_plainly(problem, plan)
 
     if events:
         found, occurrences = solve_in_segments(problem, plan, events, run)
-    elif problem.t0 == problem.t1 or not torch.is_grad_enabled():
+    elif problem.t0 == problem.t1 or not recording:
         found = run(problem, _reducing(plan, packed.packing))
     else:
         found = run(problem, plan)
@@ -180,8 +183,11 @@ def _run_plainly(problem: Problem, plan: Plan) -> Trajectory:
 def _way_to_explain(
     problem: Problem, plan: Plan, events: tuple[Event, ...], stats: Statistics, adjoint: Adjoint
 ) -> Callable[[], Explanation] | None:
-    """Takes the solve again for `Solution.explain`; None for a black box, which shows no steps."""
-    if isinstance(plan.solver, Boxed):
+    """Takes the solve again for `Solution.explain`; None where that is not possible.
+
+    A black box shows no steps, and the tensors of a transform die with it.
+    """
+    if isinstance(plan.solver, Boxed) or active():
         return None
     used = adjoint if torch.is_grad_enabled() else None
     # Without the caller's graph, which the solution need not keep alive.
@@ -276,7 +282,7 @@ def _time_tensors(
 ) -> TimeTensors | None:
     """All times as tensors on the host if any of them records a gradient."""
     given = [time for time in (t0, t1, ts) if isinstance(time, Tensor)]
-    if not torch.is_grad_enabled() or not any(time.requires_grad for time in given):
+    if not any(map(tracked, given)):
         return None
 
     def host(time: Any) -> Tensor:
@@ -301,6 +307,17 @@ def _check_save(save: SaveAt | None) -> SaveAt:
     if save.fn is not None and not callable(save.fn):
         raise InputTypeError("save.fn", type(save.fn).__name__, "a function fn(t, y)")
     return save
+
+
+def _check_untransformed(events: tuple[Event, ...]) -> None:
+    """Raise if events are to be looked for under a transform: each member has times of its own."""
+    if events and active():
+        raise InputError(
+            "event",
+            "an event under a transform of torch.func, or in forward mode",
+            "a solve without events there",
+            "Differentiate with `torch.autograd`, and lay the members of a vmap into a batch.",
+        )
 
 
 def _check_args(args: Any) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from .controllers.norms import Norm
 from .events import PackedEvent
 from .solvers.base import Solver, Time
 from .state import Packing, State, tree_leaves
+from .transforms import active
 
 __all__ = ["Autocast", "PackedField", "Plan", "Problem", "SaveAt", "TimeTensors", "autocast_off"]
 
@@ -112,7 +113,7 @@ class PackedField:
         self.jacobians = 0  # these two are counted by implicit solvers
         self.linear_solves = 0
         self.tensor_args = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-        plain = packing.single and packing.dtypes[0] == packing.dtype
+        plain = packing.single and packing.dtypes[0] == packing.dtype and not active()
         self._shape = packing.shapes[0] if plain else None
         self._strides = torch.empty(packing.shapes[0], device="meta").stride()
 

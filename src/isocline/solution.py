@@ -146,7 +146,7 @@ class Solution:
         if self.again is None:
             raise InputError(
                 "explain",
-                "a solution that was pickled, or that a black box computed",
+                "a solution that was pickled, or of a black box, or of a transform",
                 "one whose steps can be taken again",
             )
         return self.again()

@@ -185,10 +185,10 @@ class Packing:
     def unpack(self, vector: Tensor) -> State:
         """The state that `vector` packs; leaves are views where their dtype is the vector's."""
         if self.single:
-            return _cast(vector, self.dtypes[0]).view(self.shapes[0])
+            return _cast(vector, self.dtypes[0]).reshape(self.shapes[0])
         pieces = vector.split(self.sizes)
         leaves = (
-            _cast(piece, dtype).view(shape)
+            _cast(piece, dtype).reshape(shape)
             for piece, dtype, shape in zip(pieces, self.dtypes, self.shapes, strict=True)
         )
         return tree_rebuild(self.template, leaves)
@@ -209,8 +209,8 @@ class Packing:
         """Views of the leaves as (batch, elements of one sample); batch is 1 without one."""
         rows = self.batch if self.batch is not None else 1
         if len(self.sizes) == 1:
-            return [vector.view(rows, -1)]
-        return [piece.view(rows, -1) for piece in vector.split(self.sizes)]
+            return [vector.reshape(rows, -1)]
+        return [piece.reshape(rows, -1) for piece in vector.split(self.sizes)]
 
     def locate(self, place: int) -> tuple[str, tuple[int, ...]]:
         """Which leaf an element of the packed vector belongs to, and its index there.

@@ -19,6 +19,7 @@ from .solvers import by_name
 from .solvers.base import Solver
 from .solvers.external import BlackBox, Boxed, boxed
 from .state import Packing, State, tree_leaves
+from .transforms import everywhere, mapped
 
 __all__ = [
     "check_black_box",
@@ -37,10 +38,13 @@ def check_finite_state(y0: State) -> None:
     """Raise unless every element of the initial state is finite."""
     for leaf in tree_leaves(y0):
         finite = leaf.detach().isfinite()
-        if not bool(finite.all()):
-            index = tuple((~finite).nonzero()[0].tolist())
-            value = leaf.detach()[index].item()
-            raise InputError("y0", f"{value} at index {index}", "finite values")
+        if everywhere(finite):
+            continue
+        if mapped(finite):
+            raise InputError("y0", "NaN or infinity in a member of a vmap", "finite values")
+        index = tuple((~finite).nonzero()[0].tolist())
+        value = leaf.detach()[index].item()
+        raise InputError("y0", f"{value} at index {index}", "finite values")
 
 
 def check_time(name: str, t: Any, *, infinite: bool = False) -> float:
@@ -53,6 +57,7 @@ def check_time(name: str, t: Any, *, infinite: bool = False) -> float:
     if isinstance(t, Tensor):
         if t.numel() != 1 or t.is_complex():
             raise InputError(name, f"{t.dtype} of shape {tuple(t.shape)}", "a real scalar")
+        _check_common(name, t)
         value = float(t.detach())
     else:
         value = _number(name, t, "a number or a 0-d tensor")
@@ -69,6 +74,7 @@ def check_ts(ts: Tensor | Sequence[float] | None, t0: float, t1: float) -> tuple
     if isinstance(ts, Tensor):
         if ts.ndim != 1 or ts.is_complex():
             raise InputError("save.ts", f"shape {tuple(ts.shape)}", "real times of shape (T,)")
+        _check_common("save.ts", ts)
         times = tuple(map(float, ts.detach().tolist()))
     else:
         expected = "a sequence of numbers or a 1-d tensor"
@@ -126,9 +132,21 @@ def check_tolerance(name: str, value: Any, packing: Packing) -> float | Tensor:
                 name, f"shape {tuple(tensor.shape)}", f"a shape that broadcasts to {tuple(shape)}"
             ) from None
     vector = torch.cat(pieces)
-    if not bool((vector >= 0).all()) or not bool(vector.isfinite().all()):
+    if not everywhere((vector >= 0) & vector.isfinite()):
         raise InputError(name, "a tensor with negative or non-finite values", "zero or more")
     return vector
+
+
+def _check_common(name: str, time: Tensor) -> None:
+    """Raise if the members of a `vmap` have times of their own: they take common steps."""
+    if mapped(time):
+        raise InputError(
+            name,
+            "times that differ between the members of a vmap",
+            "times that all members share",
+            "Solve over a common span instead: with s from 0 to 1, t = t0 + s * (t1 - t0), the "
+            "field is (t1 - t0) * field(t, y).",
+        )
 
 
 def _number(name: str, value: Any, expected: str) -> float:

@@ -30,6 +30,8 @@ BACKSOLVE: dict[str, ic.Backsolve] = {
     "seminorm": ic.Backsolve(seminorm=True),
 }
 
+FORWARD = ic.Forward(chunk=7)  # more directions than that, so that there are several chunks
+
 CONTINUOUS: dict[str, Any] = {
     **BACKSOLVE,
     "backsolve_checkpoints": ic.Backsolve(checkpoints=3),
@@ -37,12 +39,20 @@ CONTINUOUS: dict[str, Any] = {
 }
 """Those that solve the adjoint's own equation: right to the tolerance, not to rounding."""
 
-EXACT: dict[str, Any] = {"direct": DIRECT, **CHECKPOINTED}
+EXACT: dict[str, Any] = {"direct": DIRECT, **CHECKPOINTED, "forward": FORWARD}
 ADJOINTS: dict[str, Any] = {**EXACT, **CONTINUOUS}
 
 FEW: dict[str, Any] = {
     name: ADJOINTS[name]
-    for name in ("direct", "checkpointed", "no_graphs", "slots2", "backsolve", "interpolated")
+    for name in (
+        "direct",
+        "checkpointed",
+        "no_graphs",
+        "slots2",
+        "forward",
+        "backsolve",
+        "interpolated",
+    )
 }
 """One of each kind: for tests whose subject is not the schedule."""
 

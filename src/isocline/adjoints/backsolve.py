@@ -30,6 +30,7 @@ from ..problem import Plan, Problem, autocast_off
 from ..solution import Statistics
 from ..solvers.base import Solver
 from ..solvers.external import BlackBox, Boxed
+from ..transforms import active
 from ..written import as_they_are
 from .augmented import ReverseNorm
 from .base import (
@@ -42,6 +43,7 @@ from .base import (
     without_hooks,
 )
 from .continuous import Continuous, Rows, check_coefficients, reverse_plan
+from .direct import unrecorded
 from .forward_states import integrate_and_keep
 from .reverse import Reverse
 from .sweep import Anchor
@@ -90,6 +92,8 @@ class Backsolve:
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph and attach the reverse solve to the result."""
+        if active():
+            return unrecorded("Backsolve", problem, plan)
         if plan.save.dense:
             raise GradientError(
                 "Backsolve keeps nothing of the steps, so dense output has no gradient under it: "

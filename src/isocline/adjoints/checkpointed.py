@@ -15,7 +15,9 @@ from ..capture import Captured, capture
 from ..errors import InputError
 from ..problem import Plan, Problem
 from ..solution import Statistics
+from ..transforms import active
 from .base import Trajectory, is_wanted, tensors_of_times
+from .direct import recorded
 from .replay import Replay
 from .replayed import replayed
 from .starts import Kept
@@ -62,6 +64,8 @@ class Checkpointed:
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph of the whole, and attach the backward pass to the result."""
+        if active():
+            return recorded(problem, plan)
         start = problem.y0.real.new_tensor(problem.t0)
         captured = capture(problem.field, start, problem.y0, plan.solver)
         problem = replace(problem, f0=captured.value)

@@ -4,12 +4,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from ..errors import GradientError
 from ..integrate import Clock, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
+from ..transforms import differentiating, unwrapped
 from .base import Trajectory, stacked
 
-__all__ = ["Direct"]
+__all__ = ["Direct", "recorded", "unrecorded"]
+
+
+def recorded(problem: Problem, plan: Plan) -> Trajectory:
+    """Integrate, for whoever records operations: autograd, or the transforms of `torch.func`.
+
+    The transforms follow operations of their own level alone, and no `autograd.Function` could take
+    a step again for all of them: so every exact adjoint does this under a transform.
+    """
+    clock = Clock(problem, plan.ts, problem.times)
+    outcome = integrate(problem, plan, clock=clock)
+    return Trajectory(outcome, stacked(outcome.rows, problem.y0), tuple(outcome.pieces))
+
+
+def unrecorded(name: str, problem: Problem, plan: Plan) -> Trajectory:
+    """Integrate under a transform that takes no derivatives, `vmap` alone, for the adjoint `name`.
+
+    Raises:
+        GradientError: if a derivative may be wanted.
+    """
+    with torch.enable_grad():
+        start = problem.field(problem.y0.real.new_tensor(problem.t0), problem.y0)
+    graphs = torch.is_grad_enabled() and any(
+        unwrapped(tensor).requires_grad for tensor in (problem.y0, start)
+    )
+    if differentiating() or graphs or problem.times is not None:
+        raise GradientError(
+            f"{name} cannot be differentiated by the transforms of `torch.func`, nor in forward "
+            "mode: it solves backward in time, which they do not follow. Use "
+            "`adjoint=Checkpointed()` with a solver of isocline, or differentiate with "
+            "`torch.autograd`."
+        )
+    with torch.no_grad():
+        return recorded(problem, plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +60,7 @@ class Direct:
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate in grad mode; autograd does the rest."""
-        clock = Clock(problem, plan.ts, problem.times)
-        outcome = integrate(problem, plan, clock=clock)
-        return Trajectory(outcome, stacked(outcome.rows, problem.y0), tuple(outcome.pieces))
+        return recorded(problem, plan)
 
     def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
         """Estimated bytes kept: the graph of every step."""

@@ -34,6 +34,7 @@ from ..problem import PackedField, Plan, Problem, autocast_off
 from ..solution import Statistics
 from ..solvers.base import Solver, Step, Stepper
 from ..solvers.external import Boxed
+from ..transforms import active
 from ..written import as_they_are
 from .base import (
     Inputs,
@@ -47,6 +48,7 @@ from .base import (
     without_hooks,
 )
 from .continuous import Continuous, Rows, check_coefficients, check_outcome, reverse_plan
+from .direct import unrecorded
 from .path import Path, nodal_values
 from .quadrature import gauss_legendre
 from .sweep import (
@@ -89,6 +91,8 @@ class Interpolated:
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph, keep the trajectory, and attach the reverse solve to it."""
+        if active():
+            return unrecorded("Interpolated", problem, plan)
         check_coefficients(self, plan.solver)
         reverse = reverse_plan(self, plan)
         _check_boxes(plan.solver, reverse.solver)

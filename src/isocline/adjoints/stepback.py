@@ -23,7 +23,9 @@ from ..errors import GradientError, GradientWarning
 from ..problem import Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import ReversibleStepper, Stepper
+from ..transforms import active
 from .base import Trajectory
+from .direct import recorded
 from .replay import Replay
 from .replayed import replayed
 from .starts import Held, Taken
@@ -55,6 +57,8 @@ class StepBack:
                 "`ALF()` or, for separable systems, `Leapfrog()`; or another adjoint: "
                 "`Checkpointed(slots=k)` keeps memory constant for every method."
             )
+        if active():
+            return recorded(problem, plan)
         start = problem.y0.real.new_tensor(problem.t0)
         captured = capture(problem.field, start, problem.y0, plan.solver)
         problem = replace(problem, f0=captured.value)

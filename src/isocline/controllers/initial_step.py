@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..transforms import everywhere
 from .norms import Norm
 
 __all__ = ["initial_step"]
@@ -40,7 +41,7 @@ def initial_step(
     d0, d1 = torch.stack([norm(y0 / scale), norm(f0 / scale)]).tolist()
     if not math.isfinite(d0 + d1):
         # A norm may overflow where what it measures is finite: start with a step that is safe.
-        return 1e-6 * abs(span) if bool(f0.isfinite().all()) else math.nan
+        return 1e-6 * abs(span) if everywhere(f0.isfinite()) else math.nan
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
     h0 = min(h0, abs(span))
     probe = t0 + math.copysign(h0, span) if h0 < abs(span) else t0 + span

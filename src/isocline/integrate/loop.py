@@ -17,6 +17,7 @@ from ..controllers.initial_step import initial_step
 from ..problem import Plan, Problem
 from ..solution import Status
 from ..solvers.base import DensePiece, Memory, Step
+from ..transforms import active, everywhere, mapped
 from .clock import Clock
 from .saving import Saver, dense_piece
 from .watch import Hit, Reach, Watch
@@ -110,6 +111,7 @@ class _Loop:
         self.watch = Watch(plan.events, problem.t0, problem.y0) if plan.events else None
         self.memory = Memory()
         self.control: Any = self.controller.init(plan.solver.error_order)
+        self.holds = everywhere if active() else bool
         self.finite = True  # whether the last attempt was
         self.tried = 0.0  # its length, before it was cut short at a target
 
@@ -192,7 +194,7 @@ class _Loop:
         y1 = step.y1.detach()
         if not self.controller.adaptive:
             # A sum is cheaper than a look at each element; it may overflow, hence the second look.
-            finite = bool(y1.sum().isfinite()) or bool(y1.isfinite().all())
+            finite = self.holds(y1.sum().isfinite()) or self.holds(y1.isfinite().all())
             return 0.0 if finite else math.nan
         if torch.is_grad_enabled():  # entering the context costs as much as an operation
             with torch.no_grad():
@@ -261,6 +263,8 @@ class _Loop:
 
     def _not_finite(self, *vectors: Tensor) -> tuple[int, ...]:
         packing = self.problem.field.packing
+        if any(map(mapped, vectors)):  # samples of which member?
+            return ()
         bad: set[int] = set()
         for vector in vectors:
             for leaf in packing.per_sample(vector.detach()):

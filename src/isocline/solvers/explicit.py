@@ -2,8 +2,9 @@
 
 A sum over stages is one matrix-vector product, at a third of the cost of a chain of additions on
 a small state. Without a graph the stages lie in one buffer that lasts for the solve; with one they
-are stacked anew for each sum, since autograd cannot follow writes into a shared buffer. Both give
-the same bits, so a replayed step lands where the first one did.
+are stacked anew for each sum, since neither autograd nor the transforms of `torch.func` can follow
+writes into a shared buffer. Both give the same bits, so a replayed step lands where the first one
+did.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..state import Packing
+from ..transforms import active
 from .base import DensePiece, Field, Memory, Step, Time
 from .tableau import CENTRE, Tableau, centred
 
@@ -147,6 +149,7 @@ class ExplicitStepper:
         self.device = packing.device
         self.combine = hairers_two if len(tableau.error) > 1 else None
         self._scratch: _Scratch | None = None
+        self._transformed = active()
 
     def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Memory:
         """The field at (t, y)."""
@@ -194,7 +197,7 @@ class ExplicitStepper:
 
     def _begin(self, t: Time, t_next: Time, y: Tensor) -> tuple[_Slopes, Sequence[Tensor]]:
         """Room for the stages, and every row of coefficients times the step."""
-        if torch.is_grad_enabled():
+        if self._transformed or torch.is_grad_enabled():
             h, flat = t_next - t, self.table.flat
             scaled = flat * (h.to(flat) if isinstance(h, Tensor) else h)
             return _Stacked(), scaled.split_with_sizes(self.table.lengths)

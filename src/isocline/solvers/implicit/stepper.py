@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import InputError
 from ...state import Packing
+from ...transforms import active
 from ..base import DensePiece, Field, Memory, Step, Time
 from ..explicit import StageTimes
 from ..tableau import Row
@@ -67,6 +69,15 @@ class ImplicitStepper:
     combine = None
 
     def __init__(self, tableau: ImplicitTableau, field: Field, packing: Packing) -> None:
+        if active():
+            raise InputError(
+                "solver",
+                f"{tableau.name} under a transform of torch.func, or in forward mode",
+                "a solver without equations to solve in its steps",
+                "Newton's method decides on the host. Choose an explicit solver, such as Tsit5; "
+                "or differentiate with `torch.autograd`, and lay the members of a vmap into a "
+                "batch of states.",
+            )
         self.tableau = tableau
         self.complex = packing.dtype.is_complex
         self.field: Field = _RealField(field) if self.complex else field

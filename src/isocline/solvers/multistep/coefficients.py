@@ -76,7 +76,7 @@ def weights(z: Tensor, shape: Shape) -> Tensor:
     gauss, table = _gauss(), _table(shape, z.shape[0])
     # N_1 ... N_k at Gauss's nodes; integrals of N_1 ..., then of (s - 1) N_1 ...
     moments = gauss.weights @ (gauss.nodes - z[1 : shape.k + 1]).cumprod(1)
-    rows = torch.cat([gauss.first, moments.view(-1)]).take(table.terms) @ _divided(z)
+    rows = torch.cat([gauss.first, moments.view(-1)])[table.terms] @ _divided(z)
     # A difference over x_0 ... x_m is the one over 1, x_0 ... x_m with (z_j - 1) in each weight.
     return rows * torch.addcmul(table.constant, table.slope, z)
 

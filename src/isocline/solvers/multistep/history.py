@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...transforms import tracked
 from ..base import Time
 from .coefficients import Shape, known_weights, weights
 
@@ -84,7 +85,7 @@ def traced(
 ) -> Tensor | None:
     """Zeros that carry the graph of a function of the nodes; None where no time records one."""
     every = (t_next, t, *times)
-    if not torch.is_grad_enabled() or not any(map(_records, every)):
+    if not any(map(_records, every)):
         return None
     h = t_next - t
     moving = [torch.as_tensor((time - t) / h, dtype=torch.float64) for time in every]
@@ -97,7 +98,7 @@ def _host(time: Time) -> float:
 
 
 def _records(time: Time) -> bool:
-    return isinstance(time, Tensor) and time.requires_grad
+    return isinstance(time, Tensor) and tracked(time)
 
 
 def _on_grid(z: Sequence[float], t: Time, t_next: Time) -> tuple[float, ...] | None:

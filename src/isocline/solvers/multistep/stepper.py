@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ...state import Packing
+from ...transforms import active
 from ..base import DensePiece, Field, Memory, Step, Time
 from ..explicit import ExplicitStepper
 from ..tableau import Tableau
@@ -79,6 +80,7 @@ class AdamsStepper:
         self.packing = packing
         self._fresh = History((), method.slopes)
         self._buffer: Tensor | None = None
+        self._transformed = active()
 
     def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Memory:
         """The field at (t, y), and an empty history."""
@@ -157,7 +159,7 @@ class AdamsStepper:
             return y1, torch.mm(weights[2:], rows.all(end, len(history)).t()).unbind()
 
     def _rows(self, history: Sequence[Tensor]) -> _Rows:
-        if torch.is_grad_enabled():
+        if self._transformed or torch.is_grad_enabled():
             return _Rows(history, None)
         if self._buffer is None:
             self._buffer = history[0].new_empty(
