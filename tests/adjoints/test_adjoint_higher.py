@@ -25,6 +25,9 @@ from .adjoint_cases import (
     mismatches,
     weights_like,
 )
+from .test_adjoint_memory import SIZE, no_collector, peak_states_of
+
+__all__ = ["no_collector"]  # a fixture
 
 KINDS = {name: FEW[name] for name in FEW if name in EXACT}
 RETAKING = {name: KINDS[name] for name in KINDS if name != "direct"}
@@ -273,3 +276,54 @@ def test_evaluations_of_second_derivatives_are_counted(name: str) -> None:
     (first,) = torch.autograd.grad(sol.ys.sum(), y0, create_graph=True)
     first.sum().backward()
     assert sol.stats.nfe_forward + sol.stats.nfe_backward == len(calls)
+
+
+# --- what they cost ---------------------------------------------------------------------------
+
+
+def peak_of_second_order(adjoint: Any, steps: int) -> float:
+    """Most states alive at once from the solve to a second derivative."""
+
+    def twice(adjoint: Any) -> None:
+        rate = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        y0 = torch.ones(SIZE, dtype=torch.float64, requires_grad=True)
+        ys = ic.solve(
+            lambda t, y: (rate * y).cos(), y0, 0.0, 1.0, solver="rk4", dt0=1 / steps,
+            adjoint=adjoint,
+        ).ys  # fmt: skip
+        (first,) = torch.autograd.grad(ys.square().sum(), y0, create_graph=True)
+        first.square().sum().backward()
+
+    return peak_states_of(lambda: twice(adjoint))
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_memory_of_second_derivatives_does_not_grow_with_the_steps() -> None:
+    """As that of first ones; `Direct` guards the measurement."""
+    few, many = (peak_of_second_order(ic.Checkpointed(slots=3), steps) for steps in (8, 24))
+    assert many <= few + 2.5
+    few, many = (peak_of_second_order(DIRECT, steps) for steps in (8, 24))
+    assert many > few + 60
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_without_slots_it_is_three_states_a_step() -> None:
+    """That of the first derivative, and the same once more with a tangent."""
+    few, many = (peak_of_second_order(ic.Checkpointed(graph_budget=0), n) for n in (8, 24))
+    assert many <= few + 3 * 16 + 2.5
+
+
+def test_complex_states() -> None:
+    def second(adjoint: Any) -> list[Tensor]:
+        y0 = torch.tensor([1 + 0.5j, 0.3 - 1j], dtype=torch.complex128, requires_grad=True)
+        k = torch.tensor(0.4 + 0.9j, dtype=torch.complex128, requires_grad=True)
+        sol = ic.solve(
+            lambda t, y: k * y * y.conj().flip(0), y0, 0.0, 0.7, solver="rk4", dt0=0.2,
+            save=ic.SaveAt(ts=[0.3, 0.7]), adjoint=adjoint,
+        )  # fmt: skip
+        found = torch.autograd.grad(sol.ys.abs().sum(), (y0, k), create_graph=True)
+        penalty = torch.stack([(g * g).real.sum() + g.imag.sum() for g in found]).sum()
+        return list(torch.autograd.grad(penalty, (y0, k)))
+
+    for adjoint in (ic.Checkpointed(), ic.Checkpointed(slots=2)):
+        torch.testing.assert_close(second(adjoint), second(DIRECT), rtol=1e-12, atol=1e-13)

@@ -6,7 +6,7 @@ import copy
 import gc
 import pickle
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,25 +31,34 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-def peak_states(
-    adjoint: Any, steps: int, *, solver: Any = "rk4", backward: bool = True, grad: bool = True
-) -> float:
-    """Most bytes allocated at once during a solve and its backward pass, in states."""
-    rate = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    y0 = torch.ones(SIZE, dtype=torch.float64)
+def peak_states_of(function: Callable[[], Any], *, grad: bool = True) -> float:
+    """Most bytes allocated at once during a call, in states."""
     with profile(profile_memory=True) as profiler, torch.set_grad_enabled(grad):
-        loss = ic.solve(
-            lambda t, y: (rate * y).cos(), y0, 0.0, 1.0, solver=solver, dt0=1 / steps,
-            adjoint=adjoint,
-        ).ys.sum()  # fmt: skip
-        if backward and grad:
-            loss.backward()
+        function()
     events = [e for e in profiler.kineto_results.events() if e.name() == "[memory]"]
     live = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         live += event.nbytes()
         peak = max(peak, live)
     return peak / STATE
+
+
+def peak_states(
+    adjoint: Any, steps: int, *, solver: Any = "rk4", backward: bool = True, grad: bool = True
+) -> float:
+    """That during a solve and its backward pass."""
+    rate = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    y0 = torch.ones(SIZE, dtype=torch.float64)
+
+    def solved() -> None:
+        loss = ic.solve(
+            lambda t, y: (rate * y).cos(), y0, 0.0, 1.0, solver=solver, dt0=1 / steps,
+            adjoint=adjoint,
+        ).ys.sum()  # fmt: skip
+        if backward and grad:
+            loss.backward()
+
+    return peak_states_of(solved, grad=grad)
 
 
 @pytest.mark.usefixtures("no_collector")

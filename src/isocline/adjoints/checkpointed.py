@@ -29,8 +29,8 @@ __all__ = ["Checkpointed"]
 class Checkpointed:
     """The default: exact, lean in memory, and differentiable any number of times.
 
-    A second derivative takes all steps once more in one graph, and needs the memory of `Direct`
-    for as long.
+    Second derivatives keep to the same budgets, but a tangent goes with each state. Third ones and
+    beyond take all steps once more in one graph, with the memory of `Direct`.
 
     Attributes:
         slots: how many states to keep, at least 1; None keeps one per accepted step, "auto" as many

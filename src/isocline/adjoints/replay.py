@@ -54,14 +54,19 @@ class Replay:
         self.lengths: list[int] = []  # and how many rows each has
         # A clock that hands out tensors where a time records a gradient, so that the same rows
         # come from the same steps forward and backward.
-        self._clock = Clock(self.problem, plan.ts, times)
-        self._saver = Saver(self.problem, plan, self._clock)
+        self.clock = Clock(self.problem, plan.ts, times)
+        self._saver = Saver(self.problem, plan, self.clock)
         self._row = len(self._saver.initial_times())
 
     @property
     def outputs(self) -> int:
         """How many tensors `forward` answers with."""
         return 3
+
+    @property
+    def initial_rows(self) -> int:
+        """How many rows were saved before the first step."""
+        return len(self._saver.initial_times())
 
     def accepted(self, start: Start, reach: Reach, step: Step, rows: int) -> None:
         """Remember an accepted step."""
@@ -85,7 +90,7 @@ class Replay:
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integrate; rows (T, N); for dense output starts (S, N) and all pieces' rows (R, N)."""
         plan = replace(self.plan, solver=KeepingSolver(self.plan.solver, self.keep))
-        self.outcome: Outcome = integrate(self.problem, plan, clock=self._clock, recorder=self)
+        self.outcome: Outcome = integrate(self.problem, plan, clock=self.clock, recorder=self)
         rows, pieces = stacked(self.outcome.rows, self.problem.y0), self.outcome.pieces
         self.outcome.rows, self.outcome.pieces = [], []
         self.outcome.y = self.problem.y0  # nobody asks for the end: do not keep it
@@ -104,7 +109,7 @@ class Replay:
         totals = ParameterGradients(len(inputs))
         with self._turn:
             gradient = self._walk(inputs, totals, cotangents)
-        gradient = gradient + cotangents[0][: len(self._saver.initial_times())].sum(0)
+        gradient = gradient + cotangents[0][: self.initial_rows].sum(0)
         of_times = totals.totals[len(captured) :] or (None, None, None)
         return (gradient, *of_times, *totals.totals[: len(captured)])
 
@@ -125,7 +130,7 @@ class Replay:
         for index in range(count - 1, -1, -1):
             kept = self.kept[index]
             with torch.enable_grad():
-                rows, weights = self._outputs(index, kept.y0, kept.graph, cotangents)
+                rows, weights = self.given(index, kept.y0, kept.graph, cotangents)
             # Rows come from the step's stages, which y1 does not all need: another graph.
             guard.check([kept.graph.y1, *rows], kept.leaves, (kept.size, len(rows)))
             end, found = kept.pull(end, rows, weights, inputs)
@@ -153,18 +158,23 @@ class Replay:
         guard: Guard,
     ) -> tuple[Cotangent, Gradients]:
         """Take a step again with a graph; cotangents of its start, gradients of `inputs`."""
-        reach, clock = self.steps[index].reach, self._clock
         with torch.enable_grad():
-            y, memory = held.y.detach().requires_grad_(), as_leaves(held.memory)
-            before = operations_so_far(y)
-            step = self.stepper.advance(clock.time(reach.t), clock.time(reach.t_next), y, memory)
-            rows, weights = self._outputs(index, y, step, cotangents)
-            size = operations_so_far(y) - before
+            probe = held.y.detach().requires_grad_()
+            before = operations_so_far(probe)
+            leaves, step = self.take(index, held)
+            rows, weights = self.given(index, leaves[0], step, cotangents)
+            size = operations_so_far(probe) - before
         outputs, pulls = end.pair(step)
-        leaves = [y, *memory.carried]
         guard.check([step.y1, *rows], leaves, size)
         found = pulled_back([*outputs, *rows], [*pulls, *weights], [*leaves, *inputs])
         return Cotangent(found[0], None, found[1 : len(leaves)]), found[len(leaves) :]
+
+    def take(self, index: int, held: Held) -> tuple[list[Tensor], Step]:
+        """A step again, from leaves of its own: the state, and what the method carries."""
+        reach, clock = self.steps[index].reach, self.clock
+        y, memory = held.y.detach().requires_grad_(), as_leaves(held.memory)
+        step = self.stepper.advance(clock.time(reach.t), clock.time(reach.t_next), y, memory)
+        return [y, *memory.carried], step
 
     def _pull_init(
         self, start: Cotangent, inputs: Sequence[Tensor], totals: ParameterGradients
@@ -174,13 +184,13 @@ class Replay:
             return start.y
         with torch.enable_grad():
             y0 = self.problem.y0.detach().requires_grad_()
-            memory = self.stepper.init(self._clock.time(self.problem.t0), y0)
+            memory = self.stepper.init(self.clock.time(self.problem.t0), y0)
         outputs, weights = start._replace(slope=None).pair_memory(memory)
         found = pulled_back(outputs, weights, [y0, *inputs])
         totals.add(found[1:])
         return start.y if found[0] is None else start.y + found[0]
 
-    def _outputs(
+    def given(
         self, index: int, start: Tensor, step: Step, cotangents: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """What a step gave besides y1, and the cotangents of that."""

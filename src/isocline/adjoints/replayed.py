@@ -2,8 +2,9 @@
 
 The gradient of a replay is itself a function of the inputs and of the cotangents that came in. It
 is found without a graph, whether or not one is asked for, so that `create_graph=True` costs
-nothing by itself. Where that gradient is differentiated in turn, the recorded steps are taken once
-more under autograd, all in one graph, which can be differentiated to any order.
+nothing by itself. Where that gradient is differentiated in turn, it is done step by step
+(`tangents`), or, where graphs of all steps fit their budget, in one graph of the recorded steps
+taken once more, which is quicker. Derivatives beyond the second always come from such a graph.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..written import as_they_are
 from .base import Inputs, Trajectory, differentiated, tensors_of_times, without_hooks
 from .replay import Replay
 from .retaken import retaken
+from .tangents import second_derivatives
 
 __all__ = ["replayed"]
 
@@ -123,13 +125,22 @@ def _gradients(
         as_they_are(inputs.written),
     ):
         if order == 1:
-            cotangents = [tensor for tensor in given[: replay.outputs] if tensor is not None]
+            cotangents = _present(given[: replay.outputs])
             found = replay.backward(inputs.captured, cotangents)
+        elif order == 2 and replay.keep < len(replay.steps):
+            x = given[-_LEADING - len(inputs.captured) :]
+            directions, cotangents = given[: len(x)], _present(given[len(x) : -len(x)])
+            found = second_derivatives(replay, inputs.captured, cotangents, directions)
         else:
             found = _through_one_graph(replay, inputs, order, given)
     replay.stats.nfe_backward += field.evaluations - before
     replay.stats.wall_time_backward += perf_counter() - began
     return found
+
+
+def _present(cotangents: Sequence[Tensor | None]) -> list[Tensor]:
+    """Those of the answer, of which autograd leaves none out."""
+    return [tensor for tensor in cotangents if tensor is not None]
 
 
 def _through_one_graph(

@@ -43,6 +43,10 @@ class Taken(NamedTuple):
 class Starts(Protocol):
     """A source of the states from which steps started."""
 
+    @property
+    def pairs(self) -> int | None:
+        """How many pairs of states a second derivative may keep; None for any number."""
+
     def accepted(self, start: Held, end: Held) -> None:
         """A step was taken."""
 
@@ -65,6 +69,12 @@ class Kept:
         self._checkpoints = Checkpoints[Held](slots)
         self._budget = budget
         self._largest = 1
+
+    @property
+    def pairs(self) -> int | None:
+        """As many as there are slots; half as many for a budget, since a pair is twice as large."""
+        slots = self._checkpoints.slots
+        return slots if slots is None or self._budget is None else max(1, slots // 2)
 
     def accepted(self, start: Held, end: Held) -> None:
         """Offer the start to the slots."""

@@ -81,6 +81,11 @@ class _SteppedBack:
         self._first: Held | None = None
         self._end: Held | None = None
 
+    @property
+    def pairs(self) -> None:
+        """Any number: a tangent is not stepped back."""
+        return None
+
     def accepted(self, start: Held, end: Held) -> None:
         """Remember the first start and the last end."""
         self._first = self._first or start
