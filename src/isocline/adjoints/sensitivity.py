@@ -72,6 +72,7 @@ class Products:
         self._places = [place for place, _ in owned]
         self._inputs = [tensor for _, tensor in owned]
         self._batched = chunk > 1
+        self._twice = True  # whether the graphs can be differentiated twice
 
     def __call__(
         self, outputs: Sequence[Tensor], leaves: Sequence[Tensor], tangents: Sequence[Tensor]
@@ -86,8 +87,10 @@ class Products:
             flat = torch.cat([as_real(output).reshape(-1) for output in outputs])
         found = flat.new_zeros(self.columns.count, flat.numel())
         if flat.requires_grad:
-            way = self._pull if flat.numel() <= self.columns.count else self._push
-            way(found, flat, [*leaves, *self._inputs], tangents)
+            targets = [*leaves, *self._inputs]
+            many = flat.numel() > self.columns.count
+            if not (many and self._twice and self._push(found, flat, targets, tangents)):
+                self._pull(found, flat, targets, tangents)
         return list(found.split([as_real(output).numel() for output in outputs], dim=1))
 
     def _pull(
@@ -108,17 +111,30 @@ class Products:
 
     def _push(
         self, found: Tensor, flat: Tensor, targets: Sequence[Tensor], tangents: Sequence[Tensor]
-    ) -> None:
-        """By one product with the Jacobian for each input."""
+    ) -> bool:
+        """By one product with the Jacobian for each input; false where that is not possible."""
+        try:
+            self._twice = self._pushed(found, flat, targets, tangents)
+        except RuntimeError:
+            # A solve within the field, or a function whose derivative cannot be differentiated.
+            # Any other fault comes again when outputs are pulled back.
+            self._twice = False
+        return self._twice
+
+    def _pushed(
+        self, found: Tensor, flat: Tensor, targets: Sequence[Tensor], tangents: Sequence[Tensor]
+    ) -> bool:
         with torch.enable_grad():
             cotangent = torch.zeros_like(flat, requires_grad=True)
             pulled: tuple[Tensor | None, ...] = torch.autograd.grad(
                 flat, targets, cotangent, create_graph=True, allow_unused=True
             )
-            reached = [(i, p) for i, p in enumerate(pulled) if p is not None and p.requires_grad]
+            reached = [(i, p) for i, p in enumerate(pulled) if p is not None]
             rows = [as_real(p).reshape(-1) for _, p in reached]
         if not rows:
-            return
+            return True
+        if not all(row.requires_grad for row in rows):
+            return False  # it depends on the cotangent, and hides how
         for first in range(0, self.columns.count, self.chunk):
             last = min(first + self.chunk, self.columns.count)
             directions = [
@@ -130,6 +146,7 @@ class Products:
             (pushed,) = self._gradients(rows, [cotangent], directions)
             assert pushed is not None  # what was pulled back depends on the cotangent
             found[first:last] = pushed
+        return True
 
     def _gradients(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], directions: Sequence[Tensor]
