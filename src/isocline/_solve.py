@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .adjoints import Adjoint, Backsolve, Checkpointed
 from .adjoints.base import Trajectory
+from .compiling import untraced
 from .controllers.base import Controller
 from .controllers.norms import make_norm
 from .diagnosis import Explanation, explain
@@ -41,6 +42,7 @@ from .validate import (
 __all__ = ["solve"]
 
 
+@untraced
 def solve(
     field: Callable[..., State],
     y0: State,

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import GradientError
+from ..errors import GradientError, InputError
 from ..integrate import Clock, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
-from ..transforms import differentiating, unwrapped
+from ..solvers.external import Boxed
+from ..transforms import differentiating, mapped, unwrapped
 from .base import Trajectory, stacked
 
 __all__ = ["Direct", "recorded", "unrecorded"]
@@ -32,6 +33,7 @@ def unrecorded(name: str, problem: Problem, plan: Plan) -> Trajectory:
 
     Raises:
         GradientError: if a derivative may be wanted.
+        InputError: for a black box whose members differ.
     """
     with torch.enable_grad():
         start = problem.field(problem.y0.real.new_tensor(problem.t0), problem.y0)
@@ -45,8 +47,16 @@ def unrecorded(name: str, problem: Problem, plan: Plan) -> Trajectory:
             "`adjoint=Checkpointed()` with a solver of isocline, or differentiate with "
             "`torch.autograd`."
         )
+    if isinstance(plan.solver, Boxed) and (mapped(start) or mapped(problem.y0)):
+        raise InputError(
+            "solver",
+            f"{plan.solver.name} under vmap",
+            "a solver of isocline, such as Tsit5",
+            "A black box works on NumPy vectors: lay the members into a batch of states for it.",
+        )
     with torch.no_grad():
-        return recorded(problem, plan)
+        outcome = integrate(problem, plan)
+    return Trajectory(outcome, stacked(outcome.rows, problem.y0), tuple(outcome.pieces))
 
 
 @dataclass(frozen=True, slots=True)

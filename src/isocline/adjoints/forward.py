@@ -162,7 +162,9 @@ class _Carried:
         self._guard.check([again.y1, *saved, *slopes], leaves, size)
         if dense:
             self._starts.append(self._state)
-        self._state, *found = self._products(outputs, leaves, [self._state, *self._memory])
+        self._state, *found = self._products(
+            outputs, leaves, [self._state, *self._memory], (size, len(saved))
+        )
         count = len(again.memory.carried)
         self._memory, kept = found[:count], found[count:]
         self._rows += kept[: len(saved)]

@@ -10,7 +10,7 @@ which is the derivative of a pullback in its cotangent, on which it depends line
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -72,22 +72,35 @@ class Products:
         self._places = [place for place, _ in owned]
         self._inputs = [tensor for _, tensor in owned]
         self._batched = chunk > 1
+        self._twice = True  # whether the graphs can be differentiated twice
+        self._trusted: set[Hashable] = set()
 
     def __call__(
-        self, outputs: Sequence[Tensor], leaves: Sequence[Tensor], tangents: Sequence[Tensor]
+        self,
+        outputs: Sequence[Tensor],
+        leaves: Sequence[Tensor],
+        tangents: Sequence[Tensor],
+        kind: Hashable = None,
     ) -> list[Tensor]:
         """For each output its derivative, (columns, elements), complex numbers as pairs.
 
         Args:
             outputs: with a graph.
             leaves, tangents: where the graph starts, and their derivatives likewise.
+            kind: the same for graphs of the same operations, such as their number.
         """
         with torch.enable_grad():
             flat = torch.cat([as_real(output).reshape(-1) for output in outputs])
         found = flat.new_zeros(self.columns.count, flat.numel())
         if flat.requires_grad:
-            way = self._pull if flat.numel() <= self.columns.count else self._push
-            way(found, flat, [*leaves, *self._inputs], tangents)
+            targets = [*leaves, *self._inputs]
+            many = flat.numel() > self.columns.count
+            pushed = many and self._twice and self._push(found, flat, targets, tangents)
+            if pushed and kind not in self._trusted:
+                self._trusted.add(kind)
+                pushed = self._twice = self._agrees(found, flat, targets, tangents)
+            if not pushed:
+                self._pull(found.zero_(), flat, targets, tangents)
         return list(found.split([as_real(output).numel() for output in outputs], dim=1))
 
     def _pull(
@@ -108,17 +121,30 @@ class Products:
 
     def _push(
         self, found: Tensor, flat: Tensor, targets: Sequence[Tensor], tangents: Sequence[Tensor]
-    ) -> None:
-        """By one product with the Jacobian for each input."""
+    ) -> bool:
+        """By one product with the Jacobian for each input; false where that is not possible."""
+        try:
+            self._twice = self._pushed(found, flat, targets, tangents)
+        except RuntimeError:
+            # A solve within the field, or a function whose derivative cannot be differentiated.
+            # Any other fault comes again when outputs are pulled back.
+            self._twice = False
+        return self._twice
+
+    def _pushed(
+        self, found: Tensor, flat: Tensor, targets: Sequence[Tensor], tangents: Sequence[Tensor]
+    ) -> bool:
         with torch.enable_grad():
             cotangent = torch.zeros_like(flat, requires_grad=True)
             pulled: tuple[Tensor | None, ...] = torch.autograd.grad(
                 flat, targets, cotangent, create_graph=True, allow_unused=True
             )
-            reached = [(i, p) for i, p in enumerate(pulled) if p is not None and p.requires_grad]
+            reached = [(i, p) for i, p in enumerate(pulled) if p is not None]
             rows = [as_real(p).reshape(-1) for _, p in reached]
         if not rows:
-            return
+            return True
+        if not all(row.requires_grad for row in rows):
+            return False  # it depends on the cotangent, and hides how
         for first in range(0, self.columns.count, self.chunk):
             last = min(first + self.chunk, self.columns.count)
             directions = [
@@ -130,6 +156,29 @@ class Products:
             (pushed,) = self._gradients(rows, [cotangent], directions)
             assert pushed is not None  # what was pulled back depends on the cotangent
             found[first:last] = pushed
+        return True
+
+    def _agrees(
+        self, found: Tensor, flat: Tensor, targets: Sequence[Tensor], tangents: Sequence[Tensor]
+    ) -> bool:
+        """Whether what was pushed forward is what is pulled back: u (J S c) = (u J) (S c).
+
+        A function of the user's whose derivative hides what it depends on would not say so.
+        """
+        u, c = (torch.arange(1, n + 1).to(found).mul(1.7).cos() for n in found.t().shape)
+        pulled: tuple[Tensor | None, ...] = torch.autograd.grad(
+            flat, targets, u, allow_unused=True, retain_graph=True
+        )
+        directions = [c @ tangent.to(found) for tangent in tangents]
+        directions += [c[self.columns.span(place)] for place in self._places]
+        total, size = found.new_zeros(()), found.new_zeros(())
+        for row, direction in zip(pulled, directions, strict=True):
+            if row is not None:
+                flattened = as_real(row).reshape(-1).to(found)
+                total += flattened @ direction
+                size += flattened.abs() @ direction.abs()
+        off = (total - u @ (c @ found)).abs()
+        return bool(off <= torch.finfo(found.dtype).eps ** 0.5 * size)
 
     def _gradients(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], directions: Sequence[Tensor]

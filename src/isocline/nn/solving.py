@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._solve import solve
 from ..adjoints import Adjoint
+from ..compiling import untraced
 from ..controllers import Controller
 from ..problem import SaveAt
 from ..solution import Solution, Statistics
@@ -58,6 +59,7 @@ class SolvingModule(nn.Module):
         self.max_steps = max_steps
         self._solves: list[Statistics] = []
 
+    @untraced
     def _solve(
         self,
         field: Callable[..., State],
