@@ -105,11 +105,11 @@ class Torch:
         twin = Torch(self.case)
         twin.field = deepcopy(self.field).double()
         twin.y0 = self.y0.detach().double().requires_grad_()
-        tol = self.case.exact
+        solver, tol = self.case.exact
 
         def step(tol: float) -> Tensor:
             return ic.solve(
-                twin.field, twin.y0, 0.0, self.case.end, solver="dop853", rtol=tol, atol=tol
+                twin.field, twin.y0, 0.0, self.case.end, solver=solver, rtol=tol, atol=tol
             ).ys[-1]  # type: ignore[no-any-return]
 
         end = twin.train(step, tol)
@@ -179,7 +179,7 @@ def measure(case: Case, rounds: int) -> dict[tuple[str, float], Measured]:
             counted = 0 if name.startswith("diffrax") else Counted.evaluations
             known[name, tol] = counted, off(found_end, end), off(found_gradient, gradient)
             runs[name, tol] = lambda step=step, tol=tol: step(tol)  # type: ignore[misc]
-    timings = interleaved({str(key): run for key, run in runs.items()}, rounds, warm_up=1)
+    timings = interleaved({str(key): run for key, run in runs.items()}, rounds, warm_up=0)
     return {key: Measured(timings[str(key)], *known[key]) for key in runs}
 
 
