@@ -42,6 +42,9 @@ CONTINUOUS: dict[str, Any] = {
 EXACT: dict[str, Any] = {"direct": DIRECT, **CHECKPOINTED, "forward": FORWARD}
 ADJOINTS: dict[str, Any] = {**EXACT, **CONTINUOUS}
 
+AGAIN: dict[str, Any] = {name: EXACT[name] for name in EXACT if name != "forward"}
+"""Those whose gradients can be differentiated."""
+
 FEW: dict[str, Any] = {
     name: ADJOINTS[name]
     for name in (

@@ -14,9 +14,9 @@ import isocline as ic
 
 from ..known import swing
 from .adjoint_cases import (
+    AGAIN,
     CHECKPOINTED,
     DIRECT,
-    EXACT,
     FEW,
     OUTPUTS,
     Gradients,
@@ -29,7 +29,7 @@ from .test_adjoint_memory import SIZE, no_collector, peak_states_of
 
 __all__ = ["no_collector"]  # a fixture
 
-KINDS = {name: FEW[name] for name in FEW if name in EXACT}
+KINDS = {name: FEW[name] for name in FEW if name in AGAIN}
 RETAKING = {name: KINDS[name] for name in KINDS if name != "direct"}
 COARSE = {"solver": "rk4", "dt0": 0.3}
 ADAPTIVE = {"solver": "bosh3", "rtol": 1e-3, "atol": 1e-3}
@@ -85,7 +85,7 @@ def test_and_so_is_every_further_one(name: str, order: int) -> None:
 def test_against_finite_differences(name: str) -> None:
     def end(y0: Tensor, rate: Tensor, t1: Tensor) -> Tensor:
         field = lambda t, y: -rate * y**2 + t * y.flip(0)  # noqa: E731
-        return ic.solve(field, y0, 0.0, t1, solver="rk4", dt0=0.2, adjoint=EXACT[name]).ys[-1]
+        return ic.solve(field, y0, 0.0, t1, solver="rk4", dt0=0.2, adjoint=AGAIN[name]).ys[-1]
 
     inputs = tuple(torch.tensor(value, dtype=torch.float64) for value in ([1.0, 0.4], 0.7, 0.5))
     inputs = tuple(tensor.requires_grad_() for tensor in inputs)
@@ -101,7 +101,7 @@ def test_the_hessian_of_a_flow_known_in_closed_form(name: str) -> None:
         y0, k, t1 = given
         sol = ic.solve(
             lambda t, y: -k * y**2, y0[None], 0.0, t1, rtol=1e-10, atol=1e-10,
-            solver="dop853", adjoint=EXACT[name],
+            solver="dop853", adjoint=AGAIN[name],
         )  # fmt: skip
         return sol.ys[-1, 0]
 
@@ -114,13 +114,13 @@ def test_the_hessian_of_a_flow_known_in_closed_form(name: str) -> None:
     torch.testing.assert_close(found, found.T, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", AGAIN)
 def test_a_gradient_penalty_trains_the_parameters(name: str) -> None:
     """|dL/dx|^2 for y(1) = exp(-k) x, L = y^2 / 2: exp(-4k) x^2, with -4 exp(-4k) x^2 in k."""
     field = nn.Linear(1, 1, bias=False).double()
     nn.init.constant_(field.weight, -0.7)
     x = torch.tensor([[0.5], [1.5]], dtype=torch.float64, requires_grad=True)
-    sol = ic.solve(lambda t, y: field(y), x, 0.0, 1.0, rtol=1e-9, atol=1e-9, adjoint=EXACT[name])
+    sol = ic.solve(lambda t, y: field(y), x, 0.0, 1.0, rtol=1e-9, atol=1e-9, adjoint=AGAIN[name])
     (gradient,) = torch.autograd.grad(sol.ys[-1].square().sum() / 2, x, create_graph=True)
     gradient.square().sum().backward()
     whole = 4 * math.exp(-2.8) * 2.5

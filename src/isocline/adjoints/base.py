@@ -204,6 +204,17 @@ class Inputs:
         self._used = captured.used
         self._args = args
 
+    def without_unused(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Gradients of all inputs; None in place of zeros for what no evaluation made use of."""
+        leading, own = gradients[:4], gradients[4:]
+        return [
+            *leading,
+            *(
+                gradient if used or gradient is None or bool(gradient.any()) else None
+                for gradient, used in zip(own, self._used, strict=True)
+            ),
+        ]
+
     def watched(self, every: Sequence[Tensor | None]) -> list[Tensor | None]:
         """What to save through autograd: the first four inputs lead."""
         used = [tensor for tensor, used in zip(self.captured, self._used, strict=True) if used]

@@ -223,6 +223,6 @@ class _Product(torch.autograd.Function):
         inputs: Inputs = ctx.inputs
         saved, began = ctx.saved_tensors, perf_counter()
         with torch.no_grad():
-            found = carried.backward(cotangents)
+            found = inputs.without_unused(carried.backward(cotangents))
         carried.stats.wall_time_backward += perf_counter() - began
         return (None, None, *once(found, [*saved[:4], *inputs.captured, *cotangents]))
