@@ -215,6 +215,17 @@ def test_one_that_contracts_a_little_is_not() -> None:
     torch.testing.assert_close(found, want, rtol=1e-9, atol=0)
 
 
+def test_a_start_at_zero_without_an_absolute_tolerance_is_no_miss() -> None:
+    """Nor is one that is met to rounding in other entries."""
+    y0 = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64, requires_grad=True)
+    sol = ic.solve(
+        lambda t, y: y * y.flip(0).sin(), y0, 0.0, 1.0, solver=ic.Reversible("rk4"), dt0=0.25,
+        rtol=1e-5, atol=0.0, adjoint=STEPBACK,
+    )  # fmt: skip
+    sol.ys.sum().backward()
+    assert y0.grad.isfinite().all()
+
+
 def test_a_symplectic_method_over_a_field_that_does_not_separate_is_told() -> None:
     """Its stages are no shears then, and there is no way back."""
     y0 = torch.tensor([1.0, 0.3], dtype=torch.float64, requires_grad=True)

@@ -112,7 +112,9 @@ class _SteppedBack:
         assert self._first is not None
         true, plan = self._first.y, self._plan
         error, size = found - true, true.abs()
-        ratio = float(plan.norm(error / (plan.atol + plan.rtol * size)))
+        least = torch.finfo(size.dtype).tiny ** 0.5  # keeps out 0 / 0
+        scale = (plan.atol + plan.rtol * size).clamp(min=least)
+        ratio = float(plan.norm(error / scale))
         if ratio <= 1:
             return
         apart = float(error.abs().max() / size.max()) if size.any() else float(error.abs().max())

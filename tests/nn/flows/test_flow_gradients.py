@@ -145,9 +145,10 @@ def test_gradients_of_the_penalties(adjoint: str, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["planar_exact", "conditional"])
-def test_the_score_can_be_differentiated_with_direct(case: str) -> None:
+@pytest.mark.parametrize("adjoint", ["checkpointed", "no_graphs", "direct"])
+def test_the_score_can_be_differentiated(adjoint: str, case: str) -> None:
     """Score matching needs the second derivative of the density."""
-    setting = Setting(case, adjoint=ic.Direct(), **STEADY)
+    setting = Setting(case, adjoint=ADJOINTS[adjoint], **STEADY)
     (score,) = torch.autograd.grad(setting.density(), setting.x, create_graph=True)
     weight = next(setting.flow.field.parameters())
     (found,) = torch.autograd.grad(score.square().sum(), weight)
@@ -162,10 +163,10 @@ def test_the_score_can_be_differentiated_with_direct(case: str) -> None:
     assert float((found * way).sum()) == pytest.approx(expected, rel=1e-7, abs=1e-7)
 
 
-def test_other_adjoints_refuse_the_second_derivative() -> None:
-    setting = Setting("planar_exact", **STEADY)
+def test_backsolve_refuses_the_second_derivative() -> None:
+    setting = Setting("planar_exact", adjoint=ic.Backsolve(), **STEADY)
     (score,) = torch.autograd.grad(setting.density(), setting.x, create_graph=True)
-    with pytest.raises(ic.GradientError, match="Direct"):
+    with pytest.raises(ic.GradientError, match="Checkpointed"):
         score.square().sum().backward()
 
 
