@@ -17,6 +17,7 @@ from .controllers import PID as PID
 from .controllers import Constant as Constant
 from .controllers import Controller as Controller
 from .controllers import I as I
+from .errors import CompileWarning as CompileWarning
 from .errors import GradientError as GradientError
 from .errors import InputError as InputError
 from .errors import InputTypeError as InputTypeError

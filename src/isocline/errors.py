@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .solution import Solution
 
 __all__ = [
+    "CompileWarning",
     "GradientError",
     "InputError",
     "InputTypeError",
@@ -28,6 +29,10 @@ __all__ = [
 
 class IsoclineError(Exception):
     """Base of every error that isocline raises on purpose."""
+
+
+class CompileWarning(UserWarning):
+    """A solve was to be compiled and runs uncompiled; the message says why and what to change."""
 
 
 class InputError(IsoclineError, ValueError):

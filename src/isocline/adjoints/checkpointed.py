@@ -22,6 +22,7 @@ from ..integrate import Clock
 from ..problem import Plan, Problem, autocast_off
 from ..solution import Statistics
 from ..solvers.base import DensePiece
+from ..solvers.complete import CompleteSolver
 from .base import Inputs, Trajectory, is_wanted, once, tensors_of_times
 from .checkpoints import Checkpoints
 from .replay import Replay
@@ -53,9 +54,7 @@ class Checkpointed:
 
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate without a graph of the whole, and attach the backward pass to the result."""
-        start = problem.y0.real.new_tensor(problem.t0)
-        captured = capture(problem.field, start, problem.y0, plan.solver)
-        problem = replace(problem, f0=captured.value)
+        captured, problem = _dependencies(problem, plan)
         inputs = Inputs(captured, problem.field.tensor_args)
         every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
         keep = self._graphs_to_keep(captured, plan) if is_wanted(every) else 0
@@ -78,11 +77,21 @@ class Checkpointed:
 
     def _graphs_to_keep(self, captured: Captured, plan: Plan) -> int:
         """How many steps' graphs fit the budget."""
-        if self.slots is not None:
-            return 0
         value = captured.value
+        if self.slots is not None or value is None:
+            return 0
         stage = captured.graph_bytes + 2 * value.numel() * value.element_size()
         return self.graph_budget // max(1, stage * plan.solver.evaluations_per_step)
+
+
+def _dependencies(problem: Problem, plan: Plan) -> tuple[Captured, Problem]:
+    """What the field depends on; the problem with what was evaluated to find it out."""
+    if isinstance(plan.solver, CompleteSolver):
+        tensors = plan.solver.depends_on
+        return Captured(tensors, (True,) * len(tensors), None, 0), problem
+    start = problem.y0.real.new_tensor(problem.t0)
+    captured = capture(problem.field, start, problem.y0, plan.solver)
+    return captured, replace(problem, f0=captured.value)
 
 
 class _Replayed(torch.autograd.Function):

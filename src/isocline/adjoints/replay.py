@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ from ..capture import Guard, operations_so_far
 from ..integrate import Clock, Outcome, Reach, Saver, Start, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
-from ..solvers.base import Memory, Step, Stepper
+from ..solvers.base import DensePiece, Memory, Step, Stepper
+from ..solvers.complete import CompleteSolver, CompleteStepper
 from .base import Cotangent, ParameterGradients, pulled_back, stacked, without_hooks
 from .checkpoints import Checkpoints, backwards
 from .kept import KeepingSolver, KeptStep, as_leaves
@@ -39,6 +40,27 @@ class Held(NamedTuple):
 
     y: Tensor
     memory: Memory
+
+
+@dataclass(slots=True)
+class _Outline(Step):
+    """A step of which the ends and slopes are leaves: outputs are linear in them."""
+
+    y0: Tensor
+    slopes: Tensor
+    piece: DensePiece
+
+    @classmethod
+    def of(cls, stepper: CompleteStepper, reach: Reach, y: Tensor) -> _Outline:
+        """The outline of a step from `y`."""
+        y0, y1 = (y.detach().requires_grad_() for _ in range(2))
+        piece = stepper.outline(reach.t, reach.t_next, y0)
+        slopes = piece.slopes.requires_grad_()
+        return cls(y1, (), Memory(), Memory(), y0, slopes, piece)
+
+    def dense(self) -> DensePiece:
+        """The interpolant over the leaves."""
+        return self.piece
 
 
 class Replay:
@@ -84,7 +106,9 @@ class Replay:
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integrate; rows (T, N); for dense output starts (S, N) and all pieces' rows (R, N)."""
-        plan = replace(self.plan, solver=KeepingSolver(self.plan.solver, self.keep))
+        plan = self.plan
+        if self.keep:
+            plan = replace(plan, solver=KeepingSolver(plan.solver, self.keep))
         self.outcome: Outcome = integrate(self.problem, plan, clock=self._clock, recorder=self)
         rows, pieces = stacked(self.outcome.rows, self.problem.y0), self.outcome.pieces
         self.outcome.rows, self.outcome.pieces = [], []
@@ -117,6 +141,8 @@ class Replay:
         cotangents: tuple[Tensor, ...],
     ) -> Tensor:
         """Back over all steps: the gradient of the start, and that of `inputs` into `totals`."""
+        if isinstance(self.plan.solver, CompleteSolver):
+            return self._walk_whole(self.plan.solver, inputs, totals, cotangents)
         guard = Guard(inputs)
         end = Cotangent(torch.zeros_like(self.problem.y0))
         for index, held in self._recomputed():
@@ -131,6 +157,52 @@ class Replay:
             end, found = kept.pull(end, rows, weights, inputs)
             totals.add(found)
         return self._pull_init(end, inputs, totals)
+
+    def _walk_whole(
+        self,
+        solver: CompleteSolver,
+        inputs: Sequence[Tensor],
+        totals: ParameterGradients,
+        cotangents: tuple[Tensor, ...],
+    ) -> Tensor:
+        """The same with a stepper that pulls back whole steps itself."""
+        field = self.problem.field
+        stepper = solver.bind(field, field.packing)
+        buffers = [torch.zeros_like(tensor) for tensor in inputs]
+        totals.totals = list(buffers)
+        end = torch.zeros_like(self.problem.y0)
+        for index, held in self._recomputed():
+            reach = self.steps[index].reach
+            of_start, of_slopes = None, None
+            if solver.has_slopes:
+                end, of_start, of_slopes = self._outputs_pulled(stepper, index, held, end, cotangents)
+            else:
+                taken = self.steps[index]
+                if taken.first_row < taken.last_row:  # rows between steps need slopes
+                    end = end + cotangents[0][taken.first_row : taken.last_row].sum(0)
+            end = stepper.pull(reach.t, reach.t_next, held.y, end, of_slopes, buffers)
+            if of_start is not None:
+                end = end + of_start
+        return end
+
+    def _outputs_pulled(
+        self,
+        stepper: CompleteStepper,
+        index: int,
+        held: Held,
+        end: Tensor,
+        cotangents: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Cotangents of a step's end, start and slopes, with those of its output between."""
+        reach = self.steps[index].reach
+        with torch.enable_grad():
+            step = _Outline.of(stepper, reach, held.y)
+            rows, weights = self._outputs(index, step.y0, step, cotangents)
+        if not rows:
+            return end, None, None
+        leaves = [step.y1, step.y0, step.slopes]
+        of_end, of_start, of_slopes = pulled_back(rows, weights, leaves)
+        return end if of_end is None else end + of_end, of_start, of_slopes
 
     def _recomputed(self) -> Iterator[tuple[int, Held]]:
         """The steps without a graph, last first, each with what it started from."""

@@ -17,6 +17,7 @@ from ..controllers.initial_step import initial_step
 from ..problem import Plan, Problem
 from ..solution import Status
 from ..solvers.base import DensePiece, Memory, Step
+from ..solvers.complete import CompleteStepper
 from .clock import Clock
 from .saving import Saver, dense_piece
 from .watch import Hit, Reach, Watch
@@ -133,6 +134,10 @@ class _Loop:
     def _start(self) -> None:
         """First stage and first step."""
         problem, plan, found = self.problem, self.plan, self.found
+        if plan.dt0 is None and isinstance(self.stepper, CompleteStepper):
+            self.memory, found.h = self.stepper.begin(problem.t0, problem.t1, found.y)
+            self._check_start(self.memory.slope)
+            return
         self.memory = self.stepper.init(self.clock.time(problem.t0), found.y, problem.f0)
         if plan.dt0 is not None:
             found.h = plan.dt0
@@ -151,9 +156,13 @@ class _Loop:
                 self.tolerance.scale(y0),
                 plan.norm,
             )
-            if math.isnan(found.h):
-                found.status = Status.NON_FINITE
-                found.failed_samples = self._not_finite(slope)
+        self._check_start(slope)
+
+    def _check_start(self, slope: Tensor | None) -> None:
+        """A first step that is NaN says that the field is not finite at the start."""
+        if math.isnan(self.found.h):
+            self.found.status = Status.NON_FINITE
+            self.found.failed_samples = () if slope is None else self._not_finite(slope)
 
     def _attempt(self) -> None:
         """Try one step, and take it or shorten it."""
@@ -164,7 +173,9 @@ class _Loop:
             self._underflow(None)
             return
         step = self.stepper.step(self.clock.time(t), self.clock.time(t_next), found.y, self.memory)
-        ratio = self._ratio(step)
+        ratio = step.measured
+        if ratio is None:
+            ratio = self._ratio(step)
         decision = self.controller.decide(h, ratio, self.control)
         self.control = decision.state
         if decision.accept and (self.controller.adaptive or math.isfinite(ratio)):

@@ -1,0 +1,218 @@
+"""Which solves can be compiled, and what is known of fields that were."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adjoints import Adjoint, Checkpointed
+from ..errors import CompileWarning
+from ..events import Event
+from ..problem import Plan, Problem
+from ..solvers.explicit import ExplicitRungeKutta
+from .anatomy import Anatomy, dissect, restore
+from .building import BuildError
+from .cache import Cache, CacheError
+from .passes import Passes
+from .program import Program, Request, Subject
+from .solver import CompiledSolver
+from .tracing import Untraceable
+
+__all__ = ["compiled"]
+
+_MAX_KINDS = 8
+"""Kinds of one code that are compiled; a field that comes in more of them changes all the time."""
+
+
+class _Unfit(Exception):  # noqa: N818 (a reason, which becomes a warning)
+    """Why a solve is not compiled."""
+
+
+def compiled(
+    problem: Problem, plan: Plan, adjoint: Adjoint, events: tuple[Event, ...], norm: Any
+) -> Plan:
+    """The plan with compiled steps, or as it is, after a warning that says why.
+
+    Args:
+        problem, plan: of the solve.
+        adjoint: how it will be differentiated, if grad mode is on.
+        events: looked for along the way.
+        norm: as the user chose it.
+    """
+    before = problem.field.evaluations
+    try:
+        return _compiled(problem, plan, adjoint, events, norm)
+    except (_Unfit, Untraceable, BuildError, CacheError) as reason:
+        text = f"`compile=True`: the solve runs uncompiled, since {reason}."
+        warnings.warn(text, CompileWarning, stacklevel=4)
+        return plan
+    finally:
+        problem.field.evaluations = before  # looking at a field is no part of the solve
+
+
+def _compiled(
+    problem: Problem, plan: Plan, adjoint: Adjoint, events: tuple[Event, ...], norm: Any
+) -> Plan:
+    recording = torch.is_grad_enabled()
+    _demand_fit(problem, plan, adjoint if recording else None, events, norm)
+    packed, solver = problem.field, plan.solver
+    assert isinstance(solver, ExplicitRungeKutta)
+    request = Request(
+        tableau=solver.tableau,
+        average=norm == "rms",
+        adaptive=plan.controller.adaptive,
+        vectors=isinstance(plan.rtol, Tensor) or isinstance(plan.atol, Tensor),
+        stages=bool(plan.ts) or plan.save.dense,
+        passes=Passes(),
+    )
+    time, y0 = problem.y0.new_tensor(problem.t0), problem.y0.detach()
+    known, anatomy = _find(packed.func, lambda: packed(time, y0))
+    of_args = dissect(packed.args, "args") if packed.args else None
+    tensors = _tensors(anatomy, of_args)
+    fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
+    subject = Subject(packed.func, packed.args, packed.packing, tensors, fixed)
+    program = known.program(request, subject, anatomy, of_args)
+    wanted = recording and (
+        problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
+    )
+    ready = CompiledSolver(solver, packed, plan, program, subject, wanted)
+    if plan.dt0 is None:
+        program.start(subject)
+    return replace(plan, solver=ready)
+
+
+def _demand_fit(
+    problem: Problem, plan: Plan, adjoint: Adjoint | None, events: tuple[Event, ...], norm: Any
+) -> None:
+    packing, solver = problem.field.packing, plan.solver
+    if not isinstance(solver, ExplicitRungeKutta):
+        raise _Unfit(f"solver={solver!r} is not an explicit Runge-Kutta method: take one, as Tsit5")
+    if packing.device.type != "cpu":
+        raise _Unfit(f"states on {packing.device} are not compiled yet: move them to the CPU")
+    if packing.dtype.is_complex:
+        raise _Unfit("complex states are not compiled: give the real and imaginary parts")
+    if events:
+        raise _Unfit("events are looked for step by step: leave out `event` or `compile`")
+    if callable(norm):
+        raise _Unfit("norm is a function of your own: take 'max_rms' or 'rms'")
+    if problem.field.autocast is not None:
+        raise _Unfit("autocast is on: leave it, or cast inside the field")
+    if problem.times is not None:
+        raise _Unfit("a time requires grad: pass times as numbers")
+    if solver.tableau.extra_a and (plan.ts or plan.save.dense):
+        raise _Unfit(f"output of {solver.name} between steps takes further stages: take Tsit5")
+    if adjoint is not None and not (isinstance(adjoint, Checkpointed) and adjoint.slots is None):
+        raise _Unfit(f"adjoint={adjoint!r} is not compiled: take Checkpointed()")
+
+
+def _tensors(*anatomies: Anatomy | None) -> list[Tensor]:
+    found: list[Tensor] = []
+    for anatomy in anatomies:
+        if anatomy is not None:
+            found += anatomy.read() or ()
+    return found
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Fields of one structure: what they have in common, and the programs made for them.
+
+    Attributes:
+        volatile: paths of what the field changes by itself.
+        key: of the structure, that left out.
+        alive: objects whose ids the key names.
+        programs: with the structure of the arguments that each was made for.
+    """
+
+    volatile: frozenset[str]
+    key: Any
+    alive: list[Any]
+    programs: list[tuple[Any, Program]] = field(default_factory=list)
+
+    def program(
+        self, request: Request, subject: Subject, anatomy: Anatomy, of_args: Anatomy | None
+    ) -> Program:
+        """One that fits, made if there is none."""
+        key = None if of_args is None else of_args.key(frozenset())
+        for known, program in self.programs:
+            if known == key and program.fits(request, subject.packing, subject.tensors):
+                return program
+        if len(self.programs) >= 8 * _MAX_KINDS:
+            raise _Unfit("its arguments change from solve to solve: pass numbers as tensors")
+        try:
+            program = Program(subject, request, Cache(), _name(subject.func), self.volatile)
+        finally:
+            restore(anatomy)
+        self.programs.append((key, program))
+        return program
+
+
+_FIELDS: dict[int, tuple[Any, Anatomy, _Kind]] = {}
+"""Fields seen, by id: a weak reference, the anatomy that was found, and their kind."""
+
+_KINDS: dict[Any, list[_Kind]] = {}
+"""Kinds by code or class."""
+
+
+def _find(func: Callable[..., Any], probe: Callable[[], Any]) -> tuple[_Kind, Anatomy]:
+    """The kind that a field belongs to; `probe` evaluates it once."""
+    seen = _FIELDS.get(id(func))
+    if seen is not None and seen[0]() is func and seen[1].holds():
+        return seen[2], seen[1]
+    anatomy = dissect(func)
+    if anatomy.too_large:
+        raise _Unfit("the field holds too many things to look through: pass tensors by `args=`")
+    root = anatomy.skeleton[0][1]
+    kinds = _KINDS.setdefault(root, [])
+    kind = next((kind for kind in kinds if anatomy.key(kind.volatile) == kind.key), None)
+    if kind is None:
+        if len(kinds) >= _MAX_KINDS:
+            raise _Unfit(_changing(anatomy, kinds))
+        volatile = _volatile(probe, anatomy)
+        kind = _Kind(volatile, anatomy.key(volatile), anatomy.codes)
+        kinds.append(kind)
+    anatomy.settle(kind.volatile)
+    _remember(func, anatomy, kind)
+    return kind, anatomy
+
+
+def _remember(func: Callable[..., Any], anatomy: Anatomy, kind: _Kind) -> None:
+    """Know this very object again, for as long as it lives."""
+    key = id(func)
+    try:
+        reference = weakref.ref(func, lambda _: _FIELDS.pop(key, None))
+    except TypeError:  # it cannot be referred to weakly: it is looked through at every solve
+        return
+    _FIELDS[key] = (reference, anatomy, kind)
+
+
+def _volatile(probe: Callable[[], Any], anatomy: Anatomy) -> frozenset[str]:
+    """Paths of what the field changes while it is evaluated, such as a counter."""
+    with torch.no_grad():
+        probe()
+    changed = {site.path for site in anatomy.changed()}
+    restore(anatomy)
+    return frozenset(changed)
+
+
+def _changing(anatomy: Anatomy, kinds: list[_Kind]) -> str:
+    """What to tell of a field that was compiled for one value after another."""
+    last = dict(kinds[-1].key[1])
+    for path, value in anatomy.plain.items():
+        if path in last and last[path] != value:
+            return (
+                f"{path} changes from solve to solve (now {value!r}), and each value needs a "
+                "compilation of its own: make it a tensor"
+            )
+    return "the field changes from solve to solve: pass what changes as tensors in `args=`"
+
+
+def _name(func: Callable[..., Any]) -> str:
+    """What to call a field in a note."""
+    return getattr(func, "__qualname__", None) or type(func).__qualname__
