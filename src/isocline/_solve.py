@@ -57,7 +57,7 @@ def solve(
     event: Event | Callable[..., Tensor] | Sequence[Any] | None = None,
     norm: str | Callable[[State], Tensor] | None = None,
     max_steps: int = 16**4,
-    compile: bool = False,  # noqa: A002 (what torch calls it)
+    compile: bool = False,
     progress: bool = False,
     throw: bool = True,
 ) -> Solution:

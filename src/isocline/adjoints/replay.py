@@ -168,14 +168,16 @@ class Replay:
         """The same with a stepper that pulls back whole steps itself."""
         field = self.problem.field
         stepper = solver.bind(field, field.packing)
-        buffers = [torch.zeros_like(tensor) for tensor in inputs]
+        buffers = [torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in inputs]
         totals.totals = list(buffers)
         end = torch.zeros_like(self.problem.y0)
         for index, held in self._recomputed():
             reach = self.steps[index].reach
             of_start, of_slopes = None, None
             if solver.has_slopes:
-                end, of_start, of_slopes = self._outputs_pulled(stepper, index, held, end, cotangents)
+                end, of_start, of_slopes = self._outputs_pulled(
+                    stepper, index, held, end, cotangents
+                )
             else:
                 taken = self.steps[index]
                 if taken.first_row < taken.last_row:  # rows between steps need slopes

@@ -40,6 +40,16 @@ class Site(NamedTuple):
     value: Any
 
     @property
+    def entry(self) -> tuple[dict[Any, Any] | None, Any]:
+        """The dictionary and key that it is the entry of, if it is one."""
+        read = self.read
+        if isinstance(read, functools.partial):
+            holder = getattr(read.func, "__self__", None)
+            if isinstance(holder, dict):
+                return holder, read.args[0]
+        return None, None
+
+    @property
     def same(self) -> bool:
         """Whether the same is there now."""
         now = self.read()
@@ -67,7 +77,9 @@ class Anatomy:
         self.sites: list[Site] = []
         self.tensors: list[Site] = []
         self.parameters: set[int] = set()
-        self.codes: list[Any] = []  # of which the skeleton has the ids: kept, so that these stay theirs
+        self.codes: list[
+            Any
+        ] = []  # of which the skeleton has the ids: kept, so that these stay theirs
         self.keys: list[tuple[dict[Any, Any], tuple[Any, ...]]] = []
         self._quick: list[tuple[dict[Any, Any], Any, Any]] = []
         self._lengths: list[tuple[Any, int]] = []
@@ -89,18 +101,17 @@ class Anatomy:
         """The sites where something else is now."""
         return [site for site in self.sites if not site.same]
 
-    def settle(self, volatile: set[str]) -> None:
+    def settle(self, volatile: frozenset[str]) -> None:
         """Leave out what the callable changes itself, and make `holds` quick."""
         self._quick, self._lengths, self._slow = [], [], []
         for site in self.sites:
             if site.path in volatile:
                 continue
-            read = site.read
-            holder = getattr(getattr(read, "func", None), "__self__", None)
-            if isinstance(holder, dict):
-                self._quick.append((holder, read.args[0], site.value))
-            elif getattr(read, "func", None) is len:
-                self._lengths.append((read.args[0], site.value))
+            holder, key = site.entry
+            if holder is not None:
+                self._quick.append((holder, key, site.value))
+            elif isinstance(site.read, functools.partial) and site.read.func is len:
+                self._lengths.append((site.read.args[0], site.value))
             else:
                 self._slow.append(site)
 
@@ -169,8 +180,12 @@ class Anatomy:
             self._function(thing, path)
         elif isinstance(thing, types.MethodType):
             self.skeleton.append((path, "method"))
-            self.visit(thing.__self__, f"{path}.__self__", functools.partial(_itself, thing.__self__))
-            self.visit(thing.__func__, f"{path}.__func__", functools.partial(_itself, thing.__func__))
+            self.visit(
+                thing.__self__, f"{path}.__self__", functools.partial(_itself, thing.__self__)
+            )
+            self.visit(
+                thing.__func__, f"{path}.__func__", functools.partial(_itself, thing.__func__)
+            )
         elif isinstance(thing, functools.partial):
             self.skeleton.append((path, "partial"))
             for name in ("func", "args", "keywords"):
@@ -261,10 +276,9 @@ def restore(anatomy: Anatomy) -> None:
         for key in set(holder) - set(keys):
             del holder[key]
     for site in [*anatomy.changed(), *anatomy.tensors]:
-        read = site.read
-        holder = getattr(getattr(read, "func", None), "__self__", None)
-        if isinstance(holder, dict) and read() is not site.value:
-            holder[read.args[0]] = site.value
+        place, name = site.entry
+        if place is not None and site.read() is not site.value:
+            place[name] = site.value
 
 
 def _own(cls: type) -> bool:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +42,28 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What lies in a cache: the folder, number of artifacts, bytes."""
+    """What lies in a cache.
+
+    Attributes:
+        folder: where it is.
+        artifacts: how many there are.
+        size: their bytes.
+        headers: bytes of headers that the compiler has read already.
+    """
 
     folder: Path
     artifacts: int
     size: int
+    headers: int
+
+    def summary(self) -> dict[str, str]:
+        """The same for a table."""
+        return {
+            "folder": str(self.folder),
+            "artifacts": str(self.artifacts),
+            "size": f"{self.size / 2**20:.1f} MiB",
+            "precompiled headers": f"{self.headers / 2**20:.1f} MiB",
+        }
 
 
 class Cache:
@@ -79,16 +98,26 @@ class Cache:
             os.utime(path)
         return path
 
+    def headers(self) -> Path:
+        """A private folder for headers that the compiler has read already."""
+        folder = self.folder / "headers"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _demand_private(folder)
+        return folder
+
     def contents(self) -> Contents:
         """Number of artifacts and their size."""
         sizes = [path.stat().st_size for path in self._artifacts()]
-        return Contents(self.folder, len(sizes), sum(sizes))
+        files = [path for path in (self.folder / "headers").rglob("*") if path.is_file()]
+        headers = sum(path.stat().st_size for path in files)
+        return Contents(self.folder, len(sizes), sum(sizes), headers)
 
     def clear(self) -> Contents:
         """Remove every artifact; what was removed."""
         found = self.contents()
         for path in self._artifacts():
             _remove(path)
+        shutil.rmtree(self.folder / "headers", ignore_errors=True)
         return found
 
     # --- the folder -----------------------------------------------------------------------
@@ -103,9 +132,6 @@ class Cache:
     @contextlib.contextmanager
     def _workspace(self, key: str) -> Iterator[Path]:
         """An empty folder inside the cache, gone afterwards."""
-        import shutil
-        import tempfile
-
         made = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=self.folder))  # mode 0700
         try:
             yield made

@@ -22,7 +22,7 @@ from .cache import Cache, CacheError
 from .passes import Passes
 from .program import Program, Request, Subject
 from .solver import CompiledSolver
-from .tracing import Untraceable
+from .tracing import Untraceable, traces_so_far
 
 __all__ = ["compiled"]
 
@@ -72,18 +72,23 @@ def _compiled(
         passes=Passes(),
     )
     time, y0 = problem.y0.new_tensor(problem.t0), problem.y0.detach()
+    before = traces_so_far()
     known, anatomy = _find(packed.func, lambda: packed(time, y0))
     of_args = dissect(packed.args, "args") if packed.args else None
     tensors = _tensors(anatomy, of_args)
     fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
     subject = Subject(packed.func, packed.args, packed.packing, tensors, fixed)
-    program = known.program(request, subject, anatomy, of_args)
-    wanted = recording and (
-        problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
-    )
-    ready = CompiledSolver(solver, packed, plan, program, subject, wanted)
-    if plan.dt0 is None:
-        program.start(subject)
+    try:
+        program = known.program(request, subject, of_args)
+        wanted = recording and (
+            problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
+        )
+        ready = CompiledSolver(solver, packed, plan, program, subject, wanted)
+        if plan.dt0 is None:
+            program.start(subject)
+    finally:
+        if traces_so_far() != before:
+            restore(anatomy)
     return replace(plan, solver=ready)
 
 
@@ -135,9 +140,7 @@ class _Kind:
     alive: list[Any]
     programs: list[tuple[Any, Program]] = field(default_factory=list)
 
-    def program(
-        self, request: Request, subject: Subject, anatomy: Anatomy, of_args: Anatomy | None
-    ) -> Program:
+    def program(self, request: Request, subject: Subject, of_args: Anatomy | None) -> Program:
         """One that fits, made if there is none."""
         key = None if of_args is None else of_args.key(frozenset())
         for known, program in self.programs:
@@ -145,10 +148,7 @@ class _Kind:
                 return program
         if len(self.programs) >= 8 * _MAX_KINDS:
             raise _Unfit("its arguments change from solve to solve: pass numbers as tensors")
-        try:
-            program = Program(subject, request, Cache(), _name(subject.func), self.volatile)
-        finally:
-            restore(anatomy)
+        program = Program(subject, request, Cache(), _name(subject.func), self.volatile)
         self.programs.append((key, program))
         return program
 

@@ -190,7 +190,8 @@ class Formula:
             return packing
         shapes = tuple((rows, *shape[1:]) for shape in packing.shapes)
         sizes = tuple(rows * math.prod(shape[1:]) for shape in packing.shapes)
-        return replace(packing, shapes=shapes, sizes=sizes, batch=rows)
+        symbolic: Any = shapes  # torch.Size cannot hold symbols
+        return replace(packing, shapes=symbolic, sizes=sizes, batch=rows)
 
     @property
     def _elements(self) -> int:
@@ -233,6 +234,7 @@ class Formula:
     def _norm(self, given: _Inputs, errors: list[Tensor]) -> Tensor:
         """The norm of one error, or of two by Hairer's rule, shape ()."""
         packing = self._packing(given.rows)
+        rows: Any = packing.batch
         whole = self.average or packing.batch is None or (given.rows is None and packing.batch == 1)
         norms = []
         for error in errors:
@@ -240,7 +242,7 @@ class Formula:
                 norms.append(error.square().mean().sqrt())
                 continue
             pieces = error.split(packing.sizes) if len(packing.sizes) > 1 else [error]
-            sums = [piece.view(packing.batch, -1).square().sum(1) for piece in pieces]
+            sums = [piece.view(rows, -1).square().sum(1) for piece in pieces]
             norms.append((sum(sums[1:], sums[0]) / self._elements).sqrt())
         if len(norms) == 2:
             top, bottom = norms[0].square(), (norms[0].square() + 0.01 * norms[1].square()).sqrt()

@@ -106,8 +106,10 @@ class _Layout:
                 and len(packing.shapes) == len(mine.shapes)
                 and all(one[1:] == other[1:] for one, other in pairs)
             )
-        return fits and (mine.template is None) == (packing.template is None) and (
-            mine.template is None or mine.same_order(packing)
+        return (
+            fits
+            and (mine.template is None) == (packing.template is None)
+            and (mine.template is None or mine.same_order(packing))
         )
 
 
@@ -145,7 +147,8 @@ class Program:
             if batch is None:
                 raise
             traced = self._trace_step(subject, None)  # good for this size of the batch alone
-        if volatile and self._trace_step(subject, batch if self.dynamic else None).text != traced.text:
+        same = batch if self.dynamic else None
+        if volatile and self._trace_step(subject, same).text != traced.text:
             named = ", ".join(sorted(volatile))
             raise Untraceable(f"it depends on what it changes itself ({named})")
         self.step = built(traced, request.passes, cache, f"a step of {name}")
@@ -264,7 +267,9 @@ class Program:
                     moving += [len(examples)] if slot.dynamic else []
                     examples.append(torch.zeros_like(tensor, memory_format=torch.contiguous_format))
                     written += 1
-        return trace(body, examples, moving if dynamic else (), packing.batch if dynamic else None, written)
+        if not dynamic:
+            return trace(body, examples, written=written)
+        return trace(body, examples, moving, packing.batch, written)
 
     def _built(self, traced: Traced, what: str) -> Runner:
         return built(traced, self.request.passes, self._cache, f"{what} of {self._name}")

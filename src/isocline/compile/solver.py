@@ -178,7 +178,7 @@ class _CompiledStep(Step):
     @property
     def measured(self) -> float:
         """Error over tolerance."""
-        return self.ratio.item()  # type: ignore[return-value]
+        return self.ratio.item()
 
     def dense(self) -> DensePiece:
         """The interpolant, from the slopes that came with the step."""

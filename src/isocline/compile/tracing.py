@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import IsoclineError
 
-__all__ = ["Traced", "Untraceable", "standing_in", "trace"]
+__all__ = ["Traced", "Untraceable", "standing_in", "trace", "traces_so_far"]
 
 Body = Callable[..., tuple[Tensor, ...]]
 
@@ -42,6 +42,14 @@ class Traced:
     graph: GraphModule
     inputs: tuple[Tensor, ...]
     text: str
+
+
+_traces = 0
+
+
+def traces_so_far() -> int:
+    """How many traces were begun in this process."""
+    return _traces
 
 
 def trace(
@@ -71,6 +79,8 @@ def trace(
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+    global _traces  # noqa: PLW0603
+    _traces += 1
     env = ShapeEnv()
     fakes = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
     inputs = _fakes(fakes, examples, set(dynamic), batch)
@@ -130,10 +140,21 @@ class _StandIns(TorchFunctionMode):
 
     def _replaced(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return self.stand_ins.get(id(value), value)
+            found = self.stand_ins.get(id(value))
+            if found is None and _is_real(value):
+                raise Untraceable(_HIDDEN)
+            return value if found is None else found
         if type(value) in (tuple, list):
             return type(value)(map(self._replaced, value))
         return value
+
+
+def _is_real(tensor: Tensor) -> bool:
+    """Whether a tensor is from outside of the trace: one that nobody put a fake in the place of."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not (wrapped or isinstance(tensor, FakeTensor))
 
 
 @contextlib.contextmanager
@@ -162,8 +183,6 @@ def _check(graph: GraphModule, writable: set[int]) -> None:
     for node in graph.graph.nodes:
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise Untraceable("it draws random numbers: draw them once before the solve")
-        if node.op == "get_attr" and getattr(graph, node.target).requires_grad:
-            raise Untraceable(_HIDDEN)
         schema = getattr(node.target, "_schema", None)
         if schema is not None and schema.is_mutable:
             origin = _origin(node.args[0])

@@ -87,4 +87,3 @@ class CompleteSolver(WrappedSolver, ABC):
     @abstractmethod
     def bind(self, field: Field, packing: Packing) -> CompleteStepper:
         """The stepper; `field` and `packing` are those that the solver was made for."""
-
