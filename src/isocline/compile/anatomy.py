@@ -8,6 +8,7 @@ while it is evaluated, such as a counter, is left out.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import types
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Anatomy", "Site", "dissect", "restore"]
+__all__ = ["Anatomy", "Site", "dissect"]
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 _LIMIT = 20_000
@@ -80,7 +81,7 @@ class Anatomy:
         self.codes: list[
             Any
         ] = []  # of which the skeleton has the ids: kept, so that these stay theirs
-        self.keys: list[tuple[dict[Any, Any], tuple[Any, ...]]] = []
+        self.holders: list[dict[Any, Any]] = []
         self._quick: list[tuple[dict[Any, Any], Any, Any]] = []
         self._lengths: list[tuple[Any, int]] = []
         self._slow: list[Site] = []
@@ -136,6 +137,20 @@ class Anatomy:
         """The tensors as they are now; None where one is gone."""
         found = [site.read() for site in self.tensors]
         return found if all(isinstance(tensor, Tensor) for tensor in found) else None
+
+    @contextlib.contextmanager
+    def preserved(self) -> Iterator[None]:
+        """Put everything back at the end: a trace leaves no counts and no fake tensors behind."""
+        before = [(holder, dict(holder)) for holder in self.holders]
+        try:
+            yield
+        finally:
+            for holder, entries in before:
+                for key in set(holder) - set(entries):
+                    del holder[key]
+                for key, value in entries.items():
+                    if holder.get(key, _MISSING) is not value:
+                        holder[key] = value
 
     # --- the walk -------------------------------------------------------------------------
 
@@ -202,7 +217,7 @@ class Anatomy:
     def _mapping(self, thing: dict[Any, Any], path: str) -> None:
         self.skeleton.append((path, (type(thing), tuple(map(str, thing)))))
         self._count(thing, path)
-        self.keys.append((thing, tuple(thing)))
+        self.holders.append(thing)
         for key, part in list(thing.items()):
             self._entry(thing, key, part, f"{path}[{key!r}]")
 
@@ -244,7 +259,7 @@ class Anatomy:
         if isinstance(attributes, dict):
             self.skeleton.append((path, tuple(map(str, attributes))))
             self._count(attributes, path)
-            self.keys.append((attributes, tuple(attributes)))
+            self.holders.append(attributes)
             for name, part in list(attributes.items()):
                 if not (isinstance(thing, nn.Module) and _idle(name)):
                     self._entry(attributes, name, part, f"{path}.{name}")
@@ -268,17 +283,6 @@ def dissect(thing: Any, path: str = "field") -> Anatomy:
     found = Anatomy()
     found.visit(thing, path, _unknown)
     return found
-
-
-def restore(anatomy: Anatomy) -> None:
-    """Put back what a trace changed, so that it leaves no counters and no fake tensors behind."""
-    for holder, keys in anatomy.keys:
-        for key in set(holder) - set(keys):
-            del holder[key]
-    for site in [*anatomy.changed(), *anatomy.tensors]:
-        place, name = site.entry
-        if place is not None and site.read() is not site.value:
-            place[name] = site.value
 
 
 def _own(cls: type) -> bool:

@@ -16,13 +16,13 @@ from ..errors import CompileWarning
 from ..events import Event
 from ..problem import Plan, Problem
 from ..solvers.explicit import ExplicitRungeKutta
-from .anatomy import Anatomy, dissect, restore
+from .anatomy import Anatomy, dissect
 from .building import BuildError
 from .cache import Cache, CacheError
 from .passes import Passes
 from .program import Program, Request, Subject
 from .solver import CompiledSolver
-from .tracing import Untraceable, traces_so_far
+from .tracing import Untraceable
 
 __all__ = ["compiled"]
 
@@ -72,23 +72,18 @@ def _compiled(
         passes=Passes(),
     )
     time, y0 = problem.y0.new_tensor(problem.t0), problem.y0.detach()
-    before = traces_so_far()
     known, anatomy = _find(packed.func, lambda: packed(time, y0))
     of_args = dissect(packed.args, "args") if packed.args else None
     tensors = _tensors(anatomy, of_args)
     fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
-    subject = Subject(packed.func, packed.args, packed.packing, tensors, fixed)
-    try:
-        program = known.program(request, subject, of_args)
-        wanted = recording and (
-            problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
-        )
-        ready = CompiledSolver(solver, packed, plan, program, subject, wanted)
-        if plan.dt0 is None:
-            program.start(subject)
-    finally:
-        if traces_so_far() != before:
-            restore(anatomy)
+    subject = Subject(packed.func, packed.args, packed.packing, tensors, fixed, anatomy)
+    program = known.program(request, subject, of_args)
+    wanted = recording and (
+        problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
+    )
+    ready = CompiledSolver(solver, packed, plan, program, subject, wanted)
+    if plan.dt0 is None:
+        program.start(subject)
     return replace(plan, solver=ready)
 
 
@@ -194,11 +189,9 @@ def _remember(func: Callable[..., Any], anatomy: Anatomy, kind: _Kind) -> None:
 
 def _volatile(probe: Callable[[], Any], anatomy: Anatomy) -> frozenset[str]:
     """Paths of what the field changes while it is evaluated, such as a counter."""
-    with torch.no_grad():
+    with torch.no_grad(), anatomy.preserved():
         probe()
-    changed = {site.path for site in anatomy.changed()}
-    restore(anatomy)
-    return frozenset(changed)
+        return frozenset(site.path for site in anatomy.changed())
 
 
 def _changing(anatomy: Anatomy, kinds: list[_Kind]) -> str:

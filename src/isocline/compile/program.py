@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..solvers.tableau import Tableau
-from ..state import Packing
+from ..solvers.tableau import Tableau, centred
+from ..state import Packing, tree_rebuild
+from .anatomy import Anatomy
 from .building import Runner, built
 from .cache import Cache
 from .formulas import Formula, Layout
@@ -53,6 +56,7 @@ class Subject(NamedTuple):
         packing: layout of the state.
         tensors: what the field may use.
         fixed: ids of those whose leading axis is no batch: parameters and buffers.
+        anatomy: of `func`.
     """
 
     func: Callable[..., Any]
@@ -60,6 +64,7 @@ class Subject(NamedTuple):
     packing: Packing
     tensors: Sequence[Tensor]
     fixed: set[int]
+    anatomy: Anatomy
 
 
 class _Slot(NamedTuple):
@@ -141,16 +146,17 @@ class Program:
         self._runners: dict[str, Runner] = {}
         packing = subject.packing
         batch = packing.batch if (packing.batch or 0) >= 2 else None
-        try:
-            traced = self._trace_step(subject, batch)
-        except Untraceable:
-            if batch is None:
-                raise
-            traced = self._trace_step(subject, None)  # good for this size of the batch alone
-        same = batch if self.dynamic else None
-        if volatile and self._trace_step(subject, same).text != traced.text:
-            named = ", ".join(sorted(volatile))
-            raise Untraceable(f"it depends on what it changes itself ({named})")
+        with subject.anatomy.preserved():
+            try:
+                traced = self._trace_step(subject, batch)
+            except Untraceable:
+                if batch is None:
+                    raise
+                traced = self._trace_step(subject, None)  # good for this size of the batch alone
+            same = batch if self.dynamic else None
+            if volatile and self._trace_step(subject, same).text != traced.text:
+                named = ", ".join(sorted(volatile))
+                raise Untraceable(f"it depends on what it changes itself ({named})")
         self.step = built(traced, request.passes, cache, f"a step of {name}")
 
     @property
@@ -174,7 +180,8 @@ class Program:
         """The start of a solve: slope and first step."""
         if "start" not in self._runners:
             formula = self._formula(subject)
-            traced = self._trace(formula.start, subject, [])
+            with subject.anatomy.preserved():
+                traced = self._trace(formula.start, subject, [])
             self._runners["start"] = self._built(traced, "the start")
         return self._runners["start"]
 
@@ -186,9 +193,16 @@ class Program:
             formula = self._formula(subject)
             y = _flat(subject.packing)
             own = [y, *([y.repeat(self.rows)] if self.request.stages else [])]
-            traced = self._trace(formula.pull, subject, own, totals=True)
+            with subject.anatomy.preserved():
+                traced = self._trace(formula.pull, subject, own, totals=True)
             self._runners[key] = self._built(traced, "the gradient")
         return self._runners[key]
+
+    @functools.cached_property
+    def weights(self) -> Tensor:
+        """Coefficients of the interpolant about `CENTRE`, (rows, degree), double precision."""
+        rows = [[float(x) for x in centred(row)] for row in self.request.tableau.interpolant]
+        return torch.tensor(rows, dtype=torch.float64)
 
     @property
     def rows(self) -> int:
@@ -199,7 +213,7 @@ class Program:
 
     def _trace_step(self, subject: Subject, batch: int | None) -> Traced:
         packing = subject.packing
-        self._layout = _Layout(packing, batch is not None)
+        self._layout = _Layout(_without_tensors(packing), batch is not None)
         self.slots = [
             _Slot(i, tensor.dtype, tensor.shape, tensor.stride(), self._is_batched(tensor, subject))
             for i, tensor in enumerate(subject.tensors)
@@ -230,7 +244,7 @@ class Program:
         request = self.request
         return Formula(
             tableau=request.tableau,
-            packing=replace(subject.packing),
+            packing=subject.packing,
             func=subject.func,
             args=subject.args,
             tensors=[subject.tensors[slot.place] for slot in self.slots],
@@ -273,6 +287,13 @@ class Program:
 
     def _built(self, traced: Traced, what: str) -> Runner:
         return built(traced, self.request.passes, self._cache, f"{what} of {self._name}")
+
+
+def _without_tensors(packing: Packing) -> Packing:
+    """The packing with nothing in the place of y0's leaves, which need not be kept."""
+    if packing.template is None:
+        return packing
+    return replace(packing, template=tree_rebuild(packing.template, itertools.repeat(None)))
 
 
 def _flat(packing: Packing) -> Tensor:

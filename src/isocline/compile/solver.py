@@ -13,7 +13,7 @@ from torch import Tensor
 from ..problem import PackedField, Plan
 from ..solvers.base import DensePiece, Field, Memory, Solver, Step, Time
 from ..solvers.complete import CompleteSolver, CompleteStepper
-from ..solvers.tableau import CENTRE, centred
+from ..solvers.tableau import CENTRE
 from ..state import Packing
 from .program import Program, Subject
 
@@ -87,11 +87,13 @@ class _CompiledStepper(CompleteStepper):
         if vectors:
             common += [_vector(plan.rtol, self), _vector(plan.atol, self)]
         slots = zip(program.slots, used, strict=True)
-        common += [t.detach().contiguous() if slot.dynamic else t.detach() for slot, t in slots]
+        common += [tensor.contiguous() if slot.dynamic else tensor for slot, tensor in slots]
         self._common = common
         self._run = program.step.run
         self._pull = program.pull(subject).run if differentiable else None
-        self._per_step = self.table.stages - int(self.table.fsal)
+        # Asked of the table once: it looks through its fractions for the answer.
+        self._fsal = self.table.fsal
+        self._per_step = self.table.stages - int(self._fsal)
 
     def begin(self, t0: float, t1: float, y: Tensor) -> tuple[Memory, float]:
         self._demand(y)
@@ -103,7 +105,7 @@ class _CompiledStepper(CompleteStepper):
 
     def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Memory:
         self._demand(y)
-        if f0 is not None or not self.table.fsal:
+        if f0 is not None or not self._fsal:
             return Memory(f0)
         time = torch.tensor(float(t), dtype=self.field.packing.time_dtype)
         return Memory(self.field(time, y.detach()).detach().clone())
@@ -111,7 +113,7 @@ class _CompiledStepper(CompleteStepper):
     def step(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
         self._times[0], self._times[1] = t, t_next  # type: ignore[assignment]
         self.field.evaluations += self._per_step
-        if self.table.fsal:
+        if self._fsal:
             first = memory.slope if memory is not None else None
             if first is None:
                 first = self.init(t, y).slope
@@ -151,12 +153,7 @@ class _CompiledStepper(CompleteStepper):
 
     def piece(self, t: Time, t_next: Time, y: Tensor, slopes: Tensor) -> DensePiece:
         """The interpolant of a step."""
-        return DensePiece(t, t_next, y, slopes, self._weights, float(CENTRE))
-
-    @property
-    def _weights(self) -> Tensor:
-        rows = [[float(x) for x in centred(row)] for row in self.table.interpolant]
-        return torch.tensor(rows, dtype=torch.float64)
+        return DensePiece(t, t_next, y, slopes, self._program.weights, float(CENTRE))
 
     def _demand(self, y: Tensor) -> None:
         """What a solve starts from is what the artifacts were made for; they do not look."""
@@ -183,7 +180,7 @@ class _CompiledStep(Step):
     def dense(self) -> DensePiece:
         """The interpolant, from the slopes that came with the step."""
         slopes = self.slopes
-        if self.stepper.table.fsal:
+        if self.stepper._fsal:
             first, last = self.retry.slope, self.memory.slope
             assert first is not None
             assert last is not None

@@ -103,7 +103,8 @@ class _Loop:
         self.controller = plan.controller
         field_, packing = problem.field, problem.field.packing
         self.stepper = plan.solver.bind(field_, packing)
-        self.tolerance = _Tolerance(plan, problem.y0)
+        told = isinstance(self.stepper, CompleteStepper)
+        self.tolerance = None if told else _Tolerance(plan, problem.y0)
         self.sign = problem.direction
         inside = [s for s in self.controller.stops if 0 < self._ahead(s) < self._ahead(problem.t1)]
         self.targets = [problem.t1, *sorted(set(inside), key=self._ahead, reverse=True)]
@@ -142,6 +143,7 @@ class _Loop:
         if plan.dt0 is not None:
             found.h = plan.dt0
             return
+        assert self.tolerance is not None
         with torch.no_grad():
             y0, slope = found.y.detach(), self.memory.slope
             if slope is None:  # a method whose first step needs no slope at its start
@@ -208,6 +210,7 @@ class _Loop:
         if torch.is_grad_enabled():  # entering the context costs as much as an operation
             with torch.no_grad():
                 return self._ratio(step)
+        assert self.tolerance is not None  # a step that measured itself is not asked again
         scale = self.tolerance.scale_to(y1)
         scaled = [error / scale for error in step.errors]
         found = self.plan.norm(*scaled, combine=self.stepper.combine)
@@ -237,7 +240,8 @@ class _Loop:
             found.status, found.t_end, found.y = Status.EVENT, reach.end, rows[-1][-1]
             return
         found.t_end, found.y, self.memory = t_next, step.y1, step.memory
-        self.tolerance.advance()
+        if self.tolerance is not None:
+            self.tolerance.advance()
         if t_next == self.targets[-1]:
             self.targets.pop()
 
