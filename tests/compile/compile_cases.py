@@ -66,7 +66,7 @@ def answers(
     return [x.detach() for x in found] + kept, sol.stats
 
 
-def same(one: Sequence[Tensor], other: Sequence[Tensor], ulps: float = 1e5) -> None:
+def same(one: Sequence[Tensor], other: Sequence[Tensor], ulps: float = 1e6) -> None:
     """Equal up to rounding: `ulps` units in the last place of the largest element.
 
     Rounding moves an error estimate, a difference of like numbers, and so the lengths of steps, by

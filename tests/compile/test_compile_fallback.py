@@ -119,19 +119,34 @@ def test_a_tensor_that_is_hidden() -> None:
     falls_back("cannot be found.*args=", _Box(torch.tensor([2.0, 1.0])))
 
 
-def test_a_number_that_changes_all_the_time() -> None:
+def test_a_number_that_changes_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each value would be compiled anew: that is told, and how to avoid it."""
     field = Counting(torch.float32)
+    monkeypatch.setattr(fitting, "_MAX_KINDS", 2)
     field.scale = 0.0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for _ in range(fitting._MAX_KINDS + 1):
+        for _ in range(3):
             field.scale += 1.0
             with torch.no_grad():
                 ic.solve(field, torch.ones(2, 2), 0.0, 1.0, compile=True)
     assert len(caught) == 1
     assert "field.scale changes from solve to solve" in str(caught[0].message)
     assert "make it a tensor" in str(caught[0].message)
+
+
+def test_inside_of_a_transform() -> None:
+    def end(y0: Tensor) -> Tensor:
+        with pytest.warns(ic.CompileWarning, match="transform of torch.func"):
+            return ic.solve(decay, y0, 0.0, 1.0, compile=True, adjoint=ic.Direct()).ys[-1]
+
+    def end_plainly(y0: Tensor) -> Tensor:
+        return ic.solve(decay, y0, 0.0, 1.0, adjoint=ic.Direct()).ys[-1]
+
+    with torch.no_grad():
+        pair = torch.tensor([1.0, 2.0])
+        found = torch.func.jvp(end, (pair,), (pair,))[1]
+        torch.testing.assert_close(found, torch.func.jvp(end_plainly, (pair,), (pair,))[1])
 
 
 def test_no_compiler(

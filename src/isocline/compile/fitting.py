@@ -45,9 +45,11 @@ def compiled(
         events: looked for along the way.
         norm: as the user chose it.
     """
-    before = problem.field.evaluations
+    before, recording = problem.field.evaluations, torch.is_grad_enabled()
     try:
-        return _compiled(problem, plan, adjoint, events, norm)
+        # What is kept must serve solves outside of inference mode too.
+        with torch.inference_mode(False):
+            return _compiled(problem, plan, adjoint if recording else None, events, norm)
     except (_Unfit, Untraceable, BuildError, CacheError) as reason:
         text = f"`compile=True`: the solve runs uncompiled, since {reason}."
         warnings.warn(text, CompileWarning, stacklevel=4)
@@ -57,10 +59,9 @@ def compiled(
 
 
 def _compiled(
-    problem: Problem, plan: Plan, adjoint: Adjoint, events: tuple[Event, ...], norm: Any
+    problem: Problem, plan: Plan, adjoint: Adjoint | None, events: tuple[Event, ...], norm: Any
 ) -> Plan:
-    recording = torch.is_grad_enabled()
-    _demand_fit(problem, plan, adjoint if recording else None, events, norm)
+    _demand_fit(problem, plan, adjoint, events, norm)
     packed, solver = problem.field, plan.solver
     assert isinstance(solver, ExplicitRungeKutta)
     request = Request(
@@ -71,14 +72,19 @@ def _compiled(
         stages=bool(plan.ts) or plan.save.dense,
         passes=Passes(),
     )
-    time, y0 = problem.y0.new_tensor(problem.t0), problem.y0.detach()
-    known, anatomy = _find(packed.func, lambda: packed(time, y0))
+
+    def evaluate() -> None:
+        packed(problem.y0.new_tensor(problem.t0), problem.y0.detach())
+
+    known, anatomy = _find(packed.func, evaluate)
     of_args = dissect(packed.args, "args") if packed.args else None
     tensors = _tensors(anatomy, of_args)
+    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, (problem.y0, *tensors))):
+        raise _Unfit("it is inside of a transform of torch.func: leave out `compile` there")
     fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
     subject = Subject(packed.func, packed.args, packed.packing, tensors, fixed, anatomy)
     program = known.program(request, subject, of_args)
-    wanted = recording and (
+    wanted = adjoint is not None and (
         problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
     )
     ready = CompiledSolver(solver, packed, plan, program, subject, wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -144,6 +143,9 @@ class Program:
     ) -> None:
         self.request, self._cache, self._name = request, cache, name
         self._runners: dict[str, Runner] = {}
+        rows = [[float(x) for x in centred(row)] for row in request.tableau.interpolant]
+        # Coefficients of the interpolant about `CENTRE`, (rows, degree).
+        self.weights = torch.tensor(rows, dtype=torch.float64)
         packing = subject.packing
         batch = packing.batch if (packing.batch or 0) >= 2 else None
         with subject.anatomy.preserved():
@@ -198,12 +200,6 @@ class Program:
             self._runners[key] = self._built(traced, "the gradient")
         return self._runners[key]
 
-    @functools.cached_property
-    def weights(self) -> Tensor:
-        """Coefficients of the interpolant about `CENTRE`, (rows, degree), double precision."""
-        rows = [[float(x) for x in centred(row)] for row in self.request.tableau.interpolant]
-        return torch.tensor(rows, dtype=torch.float64)
-
     @property
     def rows(self) -> int:
         """Number of rows of an interpolant."""
@@ -213,6 +209,9 @@ class Program:
 
     def _trace_step(self, subject: Subject, batch: int | None) -> Traced:
         packing = subject.packing
+        for tensor in subject.tensors:
+            if type(tensor) not in (Tensor, torch.nn.Parameter):
+                raise Untraceable(f"it holds a {type(tensor).__name__}: take a plain tensor")
         self._layout = _Layout(_without_tensors(packing), batch is not None)
         self.slots = [
             _Slot(i, tensor.dtype, tensor.shape, tensor.stride(), self._is_batched(tensor, subject))
