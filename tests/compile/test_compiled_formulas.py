@@ -258,3 +258,33 @@ def test_explaining_a_compiled_solve() -> None:
     assert plain.steps == fast.steps
     assert plain.rejections == fast.rejections
     assert plain.components == fast.components
+
+
+def test_a_part_that_was_replaced_is_seen() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 2, dtype=torch.float64)
+            self.functions = [torch.tanh, torch.sin]
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return self.functions[1](self.functions[0](self.linear(y)))
+
+    field = Listed()
+    alike(field, states(3, 2))
+    field.functions[1] = torch.cos
+    alike(field, states(3, 2))
+    field.linear.bias = None
+    alike(field, states(3, 2))
+
+
+def test_fields_of_one_class_and_many_sizes_are_not_one_that_changes(
+    monkeypatch: pytest.MonkeyPatch, interpreted: list[str]
+) -> None:
+    from isocline.compile import fitting
+
+    monkeypatch.setattr(fitting, "_MAX_KINDS", 2)
+    with torch.no_grad():
+        for width in (3, 4, 5):
+            ic.solve(Counting(width=width), states(2, 2), 0.0, 1.0, compile=True)
+    assert len(interpreted) == 6

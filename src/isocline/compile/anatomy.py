@@ -78,9 +78,7 @@ class Anatomy:
         self.sites: list[Site] = []
         self.tensors: list[Site] = []
         self.parameters: set[int] = set()
-        self.codes: list[
-            Any
-        ] = []  # of which the skeleton has the ids: kept, so that these stay theirs
+        self.codes: list[Any] = []  # the skeleton has their ids: kept, so that these stay theirs
         self.holders: list[dict[Any, Any]] = []
         self._quick: list[tuple[dict[Any, Any], Any, Any]] = []
         self._lengths: list[tuple[Any, int]] = []
@@ -96,7 +94,7 @@ class Anatomy:
         for holder, length in self._lengths:
             if len(holder) != length:
                 return False
-        return all(site.same for site in self._slow)
+        return all(site.same for site in self._slow) and self.read() is not None
 
     def changed(self) -> list[Site]:
         """The sites where something else is now."""
@@ -115,6 +113,12 @@ class Anatomy:
                 self._lengths.append((site.read.args[0], site.value))
             else:
                 self._slow.append(site)
+
+    @property
+    def root(self) -> tuple[str, int]:
+        """The first code or class that was met, and which of them it is."""
+        tokens = (token for _, token in self.skeleton if isinstance(token, tuple))
+        return next((t for t in tokens if t[0] in ("code", "instance")), ("other", 0))
 
     @property
     def too_large(self) -> bool:
@@ -190,17 +194,14 @@ class Anatomy:
             if isinstance(thing, list):
                 self._count(thing, path)
             for i, part in enumerate(thing):
-                self.visit(part, f"{path}[{i}]", functools.partial(_item, thing, i))
+                self._part(part, f"{path}[{i}]", functools.partial(_item, thing, i))
         elif isinstance(thing, types.FunctionType):
             self._function(thing, path)
         elif isinstance(thing, types.MethodType):
             self.skeleton.append((path, "method"))
-            self.visit(
-                thing.__self__, f"{path}.__self__", functools.partial(_itself, thing.__self__)
-            )
-            self.visit(
-                thing.__func__, f"{path}.__func__", functools.partial(_itself, thing.__func__)
-            )
+            for name in ("__self__", "__func__"):
+                part = getattr(thing, name)
+                self.visit(part, f"{path}.{name}", functools.partial(_itself, part))
         elif isinstance(thing, functools.partial):
             self.skeleton.append((path, "partial"))
             for name in ("func", "args", "keywords"):

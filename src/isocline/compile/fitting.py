@@ -6,7 +6,7 @@ import warnings
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -147,15 +147,31 @@ class _Kind:
         for known, program in self.programs:
             if known == key and program.fits(request, subject.packing, subject.tensors):
                 return program
-        if len(self.programs) >= 8 * _MAX_KINDS:
+        if sum(known != key for known, _ in self.programs) >= _MAX_KINDS:
             raise _Unfit("its arguments change from solve to solve: pass numbers as tensors")
         program = Program(subject, request, Cache(), _name(subject.func), self.volatile)
         self.programs.append((key, program))
         return program
 
 
-_FIELDS: dict[int, tuple[Any, Anatomy, _Kind]] = {}
-"""Fields seen, by id: a weak reference, the anatomy that was found, and their kind."""
+class _Seen(NamedTuple):
+    """A field that was met before.
+
+    Attributes:
+        reference: to the very object, weak.
+        anatomy: what it was found to hold.
+        kind: which it belongs to.
+        changes: how often it became another kind.
+    """
+
+    reference: weakref.ref[Any]
+    anatomy: Anatomy
+    kind: _Kind
+    changes: int
+
+
+_FIELDS: dict[int, _Seen] = {}
+"""Fields met before, by id."""
 
 _KINDS: dict[Any, list[_Kind]] = {}
 """Kinds by code or class."""
@@ -164,33 +180,37 @@ _KINDS: dict[Any, list[_Kind]] = {}
 def _find(func: Callable[..., Any], probe: Callable[[], Any]) -> tuple[_Kind, Anatomy]:
     """The kind that a field belongs to; `probe` evaluates it once."""
     seen = _FIELDS.get(id(func))
-    if seen is not None and seen[0]() is func and seen[1].holds():
-        return seen[2], seen[1]
+    if seen is not None and seen.reference() is not func:
+        seen = None
+    if seen is not None and seen.anatomy.holds():
+        return seen.kind, seen.anatomy
     anatomy = dissect(func)
     if anatomy.too_large:
         raise _Unfit("the field holds too many things to look through: pass tensors by `args=`")
-    root = anatomy.skeleton[0][1]
-    kinds = _KINDS.setdefault(root, [])
+    kinds = _KINDS.setdefault(anatomy.root, [])
     kind = next((kind for kind in kinds if anatomy.key(kind.volatile) == kind.key), None)
+    changes = 0 if seen is None else seen.changes + (kind is not seen.kind)
     if kind is None:
-        if len(kinds) >= _MAX_KINDS:
+        # A function written in a loop is a new object each time: its code is what comes back.
+        same = len(kinds) if anatomy.root[0] == "code" else changes
+        if same >= _MAX_KINDS:
             raise _Unfit(_changing(anatomy, kinds))
         volatile = _volatile(probe, anatomy)
         kind = _Kind(volatile, anatomy.key(volatile), anatomy.codes)
         kinds.append(kind)
     anatomy.settle(kind.volatile)
-    _remember(func, anatomy, kind)
+    _remember(func, anatomy, kind, changes)
     return kind, anatomy
 
 
-def _remember(func: Callable[..., Any], anatomy: Anatomy, kind: _Kind) -> None:
+def _remember(func: Callable[..., Any], anatomy: Anatomy, kind: _Kind, changes: int) -> None:
     """Know this very object again, for as long as it lives."""
     key = id(func)
     try:
         reference = weakref.ref(func, lambda _: _FIELDS.pop(key, None))
     except TypeError:  # it cannot be referred to weakly: it is looked through at every solve
         return
-    _FIELDS[key] = (reference, anatomy, kind)
+    _FIELDS[key] = _Seen(reference, anatomy, kind, changes)
 
 
 def _volatile(probe: Callable[[], Any], anatomy: Anatomy) -> frozenset[str]:
@@ -206,8 +226,8 @@ def _changing(anatomy: Anatomy, kinds: list[_Kind]) -> str:
     for path, value in anatomy.plain.items():
         if path in last and last[path] != value:
             return (
-                f"{path} changes from solve to solve (now {value!r}), and each value needs a "
-                "compilation of its own: make it a tensor"
+                f"{path} changes from solve to solve, and each value needs a compilation of its "
+                "own: make it a tensor"
             )
     return "the field changes from solve to solve: pass what changes as tensors in `args=`"
 
