@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,20 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert default_folder() == Path.home() / ".cache" / "isocline"
 
 
+def test_many_threads_at_once(cache: Cache) -> None:
+    """One builds, the others wait for it."""
+    count: list[int] = []
+
+    def build(workspace: Path) -> Path:
+        time.sleep(0.05)
+        return builder(bytes(1_000_000), count)(workspace)
+
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: cache.get("a", build), range(4)))
+    assert len(count) == len(set(paths)) == 1
+
+
+@pytest.mark.slow
 def test_many_processes_at_once(tmp_path: Path) -> None:
     """All build the same artifact; each finds it whole."""
     script = (

@@ -288,3 +288,26 @@ def test_fields_of_one_class_and_many_sizes_are_not_one_that_changes(
         for width in (3, 4, 5):
             ic.solve(Counting(width=width), states(2, 2), 0.0, 1.0, compile=True)
     assert len(interpreted) == 6
+
+
+def test_weights_laid_out_otherwise_are_traced_anew(interpreted: list[str]) -> None:
+    """Compiled code reads memory as it lies: of a transposed weight it would take the wrong rows."""
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(states(2, 2))
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return y @ self.weight
+
+    field = Linear()
+    with torch.no_grad():
+        ic.solve(field, states(3, 2), 0.0, 1.0, compile=True)
+        assert len(interpreted) == 2
+        field.weight = nn.Parameter(states(2, 2).t())
+        ic.solve(field, states(3, 2), 0.0, 1.0, compile=True)
+        assert len(interpreted) == 4
+        field.weight = nn.Parameter(states(2, 2))
+        ic.solve(field, states(5, 2), 0.0, 1.0, compile=True)
+        assert len(interpreted) == 4

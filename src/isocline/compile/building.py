@@ -7,7 +7,6 @@ import hashlib
 import os
 import platform
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,10 +33,6 @@ Runner = Any
 """Has `run(list of tensors) -> list of tensors`."""
 
 
-_BUILDING = threading.Lock()
-"""Inductor is told by the environment and by module attributes where to work: one at a time."""
-
-
 class BuildError(Exception):
     """A graph could not be compiled; the message says why."""
 
@@ -58,7 +53,7 @@ def built(traced: Traced, passes: Passes, cache: Cache, what: str) -> Runner:
 
     def build(workspace: Path) -> Path:
         _demand_compiler()
-        with _BUILDING, _note(what):
+        with _note(what):
             return _compiled(traced, passes, workspace, cache.headers())
 
     path = cache.get(_key(traced, passes), build)

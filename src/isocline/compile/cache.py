@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ __all__ = ["Cache", "CacheError", "Contents", "default_folder"]
 
 _MAX_BYTES = 512 * 2**20
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+_BUILDING = threading.Lock()
+"""One build at a time in a process: the compiler is told by the environment where to work."""
 
 
 class CacheError(IsoclineError, OSError):
@@ -91,9 +95,11 @@ class Cache:
         self._prepare()
         path = self.folder / f"{key}.so"
         if not self._whole(path):
-            with self._workspace(key) as workspace:
-                self._keep(build(workspace), path)
-            self._shrink(path)
+            with _BUILDING:
+                if not self._whole(path):  # no other thread has built it meanwhile
+                    with self._workspace(key) as workspace:
+                        self._keep(build(workspace), path)
+                    self._shrink(path)
         with contextlib.suppress(OSError):  # a read-only file system may hold artifacts too
             os.utime(path)
         return path
