@@ -109,6 +109,12 @@ class Formula:
                 wanted = slopes if self.stages else []
         return (y1, ratio, *wanted)
 
+    def slope(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """(clock, y) -> slope at the start."""
+        given = self.layout.split(inputs, 0)
+        with torch.no_grad(), standing_in(self.tensors, given.held):
+            return (self._field(given)(given.clock[0], given.y),)
+
     def start(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """(clock, y) -> slope at the start, length of the first step (NaN: not finite)."""
         given = self.layout.split(inputs, 0)

@@ -155,10 +155,8 @@ class Program:
                 if batch is None:
                     raise
                 traced = self._trace_step(subject, None)  # good for this size of the batch alone
-            same = batch if self.dynamic else None
-            if volatile and self._trace_step(subject, same).text != traced.text:
-                named = ", ".join(sorted(volatile))
-                raise Untraceable(f"it depends on what it changes itself ({named})")
+            if volatile:
+                self._demand_steady(subject, volatile)
         self.step = built(traced, request.passes, cache, f"a step of {name}")
 
     @property
@@ -219,12 +217,18 @@ class Program:
         ]
         own = [_flat(packing)] if self.request.tableau.fsal else []
         traced = self._trace(self._formula(subject).step, subject, own)
-        used = self._used(traced)
-        if all(used):
-            return traced
         # A field may hold much that it does not use, such as a whole model it is a part of.
+        traced, used = traced.without_unused(len(self.slots))
         self.slots = [slot for slot, keep in zip(self.slots, used, strict=True) if keep]
-        return self._trace(self._formula(subject).step, subject, own)
+        return traced
+
+    def _demand_steady(self, subject: Subject, volatile: frozenset[str]) -> None:
+        """Refuse a field that computes with what it changes itself: the next trace would differ."""
+        formula = self._formula(subject)
+        texts = {self._trace(formula.slope, subject, []).text for _ in range(2)}
+        if len(texts) > 1:
+            named = ", ".join(sorted(volatile))
+            raise Untraceable(f"it depends on what it changes itself ({named})")
 
     def _is_batched(self, tensor: Tensor, subject: Subject) -> bool:
         return (
@@ -233,11 +237,6 @@ class Program:
             and tensor.shape[0] == subject.packing.batch
             and id(tensor) not in subject.fixed
         )
-
-    def _used(self, traced: Traced) -> list[bool]:
-        """Which of the tensors the step used: they are the last inputs."""
-        places = traced.graph.graph.find_nodes(op="placeholder")
-        return [bool(node.users) for node in list(places)[len(places) - len(self.slots) :]]
 
     def _formula(self, subject: Subject) -> Formula:
         request = self.request

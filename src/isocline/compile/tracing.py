@@ -43,6 +43,21 @@ class Traced:
     inputs: tuple[Tensor, ...]
     text: str
 
+    def without_unused(self, last: int) -> tuple[Traced, list[bool]]:
+        """This without those of the `last` inputs that nothing uses; which of them are used."""
+        places = list(self.graph.graph.find_nodes(op="placeholder"))
+        first = len(places) - last
+        used = [bool(node.users) for node in places[first:]]
+        if all(used):
+            return self, used
+        for node, keep in zip(places[first:], used, strict=True):
+            if not keep:
+                self.graph.graph.erase_node(node)
+        self.graph.recompile()
+        kept = (x for x, keep in zip(self.inputs[first:], used, strict=True) if keep)
+        inputs = (*self.inputs[:first], *kept)
+        return Traced(self.graph, inputs, _text(self.graph, inputs)), used
+
 
 _traces = 0
 
