@@ -154,6 +154,21 @@ def test_a_divergence() -> None:
     alike(field, y0, list(net.parameters()))
 
 
+def test_a_flow_whose_dynamics_are_made_anew_for_every_solve(interpreted: list[str]) -> None:
+    flow = ic.nn.CNF(ic.nn.MLPField(2, hidden=8), 2).double()
+    points = states(6, 2)
+
+    def answer(fast: bool) -> list[Tensor]:
+        flow.compiled = fast
+        density = flow.log_prob(points)
+        return [density.detach(), *torch.autograd.grad(density.sum(), list(flow.parameters()))]
+
+    plain = answer(False)
+    same(plain, answer(True))
+    same(plain, answer(True))
+    assert len(interpreted) == 3
+
+
 def test_tied_weights_get_one_gradient() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

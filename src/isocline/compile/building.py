@@ -21,7 +21,7 @@ from .tracing import Traced
 __all__ = ["BuildError", "Runner", "built"]
 
 _OPTIONS: dict[str, Any] = {
-    # torch's tanh takes 19.6 us for 8192 floats, the decomposed one fuses and takes 4.
+    # A step over a 2-64-64-2 network at batch 128: 222 us with torch's tanh, 142 with this.
     "cpp.use_decompose_tanh": True,
     # What a debugger reads is three quarters of an artifact.
     "aot_inductor.enable_line_tables": False,
