@@ -22,6 +22,7 @@ from .controllers import Constant as Constant
 from .controllers import Controller as Controller
 from .controllers import I as I
 from .diagnosis import GradientReport as GradientReport
+from .errors import CompileWarning as CompileWarning
 from .errors import GradientError as GradientError
 from .errors import GradientWarning as GradientWarning
 from .errors import InputError as InputError

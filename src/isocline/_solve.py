@@ -60,6 +60,7 @@ def solve(
     event: Event | Callable[..., Tensor] | Sequence[Any] | None = None,
     norm: str | Callable[[State], Tensor] | None = None,
     max_steps: int = 16**4,
+    compile: bool = False,
     progress: bool = False,
     throw: bool = True,
 ) -> Solution:
@@ -92,6 +93,9 @@ def solve(
         norm: of the error over tolerance: None or "max_rms" (the largest of the samples' RMS),
             "rms" (over the whole batch), or a function of a state that returns a scalar.
         max_steps: limit on attempted steps.
+        compile: run each step as compiled code (see `isocline.compile`). The first solve of its
+            kind takes some seconds; what cannot be compiled runs as ever, after a
+            `CompileWarning`.
         progress: show a progress bar (needs the package `rich`).
         throw: raise when the solve fails; otherwise hand back what was computed, with its status.
 
@@ -137,13 +141,38 @@ def solve(
             times=_time_tensors(t0, t1, save.ts),
         )
         plan = replace(plan, on_step=on_step)
-        return _run(problem, plan, _check_adjoint(adjoint, solver), events, throw)
+        chosen = _check_adjoint(adjoint, solver)
+        fast = _compiled(problem, plan, chosen, events, norm) if compile else plan
+        return _run(problem, plan, fast, chosen, events, throw)
+
+
+def _compiled(
+    problem: Problem,
+    plan: Plan,
+    adjoint: Adjoint,
+    events: tuple[Event, ...],
+    norm: str | Callable[[State], Tensor] | None,
+) -> Plan:
+    """The plan with compiled steps, where they can be."""
+    if problem.t0 == problem.t1:
+        return plan
+    from .compile import compiled  # much of torch comes with it
+
+    return compiled(problem, plan, adjoint, events, norm)
 
 
 def _run(
-    problem: Problem, plan: Plan, adjoint: Adjoint, events: tuple[Event, ...], throw: bool
+    problem: Problem,
+    plan: Plan,
+    fast: Plan,
+    adjoint: Adjoint,
+    events: tuple[Event, ...],
+    throw: bool,
 ) -> Solution:
-    """Integrate, with the adjoint where a gradient can be asked for; unpack; judge the status."""
+    """Integrate, with the adjoint where a gradient can be asked for; unpack; judge the status.
+
+    The plan is followed as `fast` has it; the solve is explained as `plan` has it.
+    """
     stats, began = Statistics(), perf_counter()
     packed = problem.field
     occurrences: tuple[Occurrence, ...] = ()
@@ -155,11 +184,11 @@ def _run(
         return _run_plainly(problem, plan)
 
     if events:
-        found, occurrences = solve_in_segments(problem, plan, events, run)
+        found, occurrences = solve_in_segments(problem, fast, events, run)
     elif problem.t0 == problem.t1 or not recording:
-        found = run(problem, _reducing(plan, packed.packing))
+        found = run(problem, _reducing(fast, packed.packing))
     else:
-        found = run(problem, plan)
+        found = run(problem, fast)
     outcome = found.outcome
     stats.nfe_forward = packed.evaluations
     stats.jacobians, stats.linear_solves = packed.jacobians, packed.linear_solves

@@ -46,14 +46,14 @@ class Captured(NamedTuple):
     Attributes:
         tensors: the tensors requiring grad that the field depends on, or may, besides t and y.
         used: which of them that evaluation used.
-        value: the field at the watched point, detached.
+        value: the field at the watched point, detached; None if none was watched.
         graph_bytes: what autograd keeps of one evaluation, beyond those tensors.
         written: tensors that the evaluation changed in place, such as running statistics.
     """
 
     tensors: tuple[Tensor, ...]
     used: tuple[bool, ...]
-    value: Tensor
+    value: Tensor | None
     graph_bytes: int
     written: tuple[Tensor, ...] = ()
 

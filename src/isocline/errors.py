@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .solution import Solution
 
 __all__ = [
+    "CompileWarning",
     "GradientError",
     "GradientWarning",
     "InputError",
@@ -30,6 +31,10 @@ __all__ = [
 
 class IsoclineError(Exception):
     """Base of every error that isocline raises on purpose."""
+
+
+class CompileWarning(UserWarning):
+    """A solve was to be compiled and runs uncompiled; the message says why and what to change."""
 
 
 class InputError(IsoclineError, ValueError):

@@ -178,6 +178,11 @@ class Packing:
         """Whether `tree` is a structure like y0's, whatever its leaves are."""
         return _same_structure(self.template, tree)
 
+    def same_order(self, other: Packing) -> bool:
+        """Whether the leaves of `other` lie at the same places of a structure, in this order."""
+        paths = (tuple(_paths(packing.template)) for packing in (self, other))
+        return self.fits(other.template) and len(set(paths)) == 1
+
     def leaves(self, state: State) -> list[Any]:
         """The leaves of a state like y0, in y0's order: in a dict it is the keys that count."""
         return list(_in_order(self.template, state))

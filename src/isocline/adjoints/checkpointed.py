@@ -15,6 +15,7 @@ from ..capture import Captured, capture
 from ..errors import InputError
 from ..problem import Plan, Problem
 from ..solution import Statistics
+from ..solvers.complete import CompleteSolver
 from ..transforms import active
 from .base import Trajectory, is_wanted, tensors_of_times
 from .direct import recorded
@@ -66,9 +67,7 @@ class Checkpointed:
         """Integrate without a graph of the whole, and attach the backward pass to the result."""
         if active():
             return recorded(problem, plan)
-        start = problem.y0.real.new_tensor(problem.t0)
-        captured = capture(problem.field, start, problem.y0, plan.solver)
-        problem = replace(problem, f0=captured.value)
+        captured, problem = _dependencies(problem, plan)
         every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
         keep = self._graphs_to_keep(captured, plan) if is_wanted(every) else 0
         starts = Kept(budget=self.state_budget) if self.slots == "auto" else Kept(self.slots)
@@ -86,8 +85,18 @@ class Checkpointed:
 
     def _graphs_to_keep(self, captured: Captured, plan: Plan) -> int:
         """How many steps' graphs fit the budget."""
-        if isinstance(self.slots, int):
-            return 0
         value = captured.value
+        if isinstance(self.slots, int) or value is None:
+            return 0
         stage = captured.graph_bytes + 2 * value.numel() * value.element_size()
         return self.graph_budget // max(1, stage * plan.solver.evaluations_per_step)
+
+
+def _dependencies(problem: Problem, plan: Plan) -> tuple[Captured, Problem]:
+    """What the field depends on; the problem with what was evaluated to find it out."""
+    if isinstance(plan.solver, CompleteSolver):
+        tensors = plan.solver.depends_on
+        return Captured(tensors, (True,) * len(tensors), None, 0), problem
+    start = problem.y0.real.new_tensor(problem.t0)
+    captured = capture(problem.field, start, problem.y0, plan.solver)
+    return captured, replace(problem, f0=captured.value)

@@ -16,9 +16,11 @@ from ..integrate import Clock, Outcome, Reach, Saver, Start, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import Step, Stepper
+from ..solvers.complete import CompleteSolver
 from .base import Cotangent, ParameterGradients, pulled_back, stacked
 from .kept import KeepingSolver, KeptStep, as_leaves
 from .starts import Held, Starts, Taken
+from .whole import walk_whole
 
 __all__ = ["Replay"]
 
@@ -89,7 +91,9 @@ class Replay:
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integrate; rows (T, N); for dense output starts (S, N) and all pieces' rows (R, N)."""
-        plan = replace(self.plan, solver=KeepingSolver(self.plan.solver, self.keep))
+        plan = self.plan
+        if self.keep:
+            plan = replace(plan, solver=KeepingSolver(plan.solver, self.keep))
         self.outcome: Outcome = integrate(self.problem, plan, clock=self.clock, recorder=self)
         rows, pieces = stacked(self.outcome.rows, self.problem.y0), self.outcome.pieces
         self.outcome.rows, self.outcome.pieces = [], []
@@ -120,6 +124,8 @@ class Replay:
         cotangents: Sequence[Tensor],
     ) -> Tensor:
         """Back over all steps: the gradient of the start, and that of `inputs` into `totals`."""
+        if isinstance(self.plan.solver, CompleteSolver):
+            return walk_whole(self, self.plan.solver, inputs, totals, cotangents)
         guard = Guard(inputs)
         end = Cotangent(torch.zeros_like(self.problem.y0))
         count = len(self.kept)
@@ -144,9 +150,11 @@ class Replay:
 
     @functools.cached_property
     def stepper(self) -> Stepper:
-        """The method, bound to the field."""
-        field = self.problem.field
-        return self.plan.solver.bind(field, field.packing)
+        """The method, bound to the field: steps with a graph, which compiled ones cannot have."""
+        field, solver = self.problem.field, self.plan.solver
+        if isinstance(solver, CompleteSolver):
+            solver = solver.solver
+        return solver.bind(field, field.packing)
 
     def _pull_again(
         self,

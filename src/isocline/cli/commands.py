@@ -11,6 +11,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
+from ..compile import Cache
 from ..solvers import BLACK_BOXES, SOLVERS
 from ..train import (
     CnfConfig,
@@ -39,6 +40,8 @@ __all__ = ["run"]
 _app = SubcommandApp()
 _train = SubcommandApp()
 _app.command(_train, name="train", help="Train a model.")
+_cache = SubcommandApp()
+_app.command(_cache, name="cache", help="Look at the compiled steps that are kept, or remove them.")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -174,6 +177,19 @@ def solvers() -> None:
     every = {name: method() for name, method in SOLVERS.items()}
     boxes = {name: make() for name, make in BLACK_BOXES.items()}
     Console().print(solver_table(every), source_table(every), black_box_table(boxes))
+
+
+@_cache.command(name="info")
+def cache_info() -> None:
+    """Say where compiled steps are kept, and how much there is."""
+    Console().print(summary_table(Cache().contents().summary(), title="compiled steps"))
+
+
+@_cache.command(name="clear")
+def cache_clear() -> None:
+    """Remove all compiled steps; they are compiled again when they are needed."""
+    removed = Cache().clear()
+    Console().print(f"removed {removed.artifacts} artifacts from {removed.folder}", soft_wrap=True)
 
 
 def _show_reading(reading: Reading) -> None:

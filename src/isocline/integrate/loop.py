@@ -17,6 +17,7 @@ from ..controllers.initial_step import initial_step
 from ..problem import Plan, Problem
 from ..solution import Status
 from ..solvers.base import DensePiece, Memory, Step
+from ..solvers.complete import CompleteStepper
 from ..transforms import active, everywhere, mapped
 from .clock import Clock
 from .saving import Saver, dense_piece
@@ -103,7 +104,8 @@ class _Loop:
         self.controller = plan.controller
         field_, packing = problem.field, problem.field.packing
         self.stepper = plan.solver.bind(field_, packing)
-        self.tolerance = _Tolerance(plan, problem.y0)
+        told = isinstance(self.stepper, CompleteStepper)
+        self.tolerance = None if told else _Tolerance(plan, problem.y0)
         self.sign = problem.direction
         inside = [s for s in self.controller.stops if 0 < self._ahead(s) < self._ahead(problem.t1)]
         self.targets = [problem.t1, *sorted(set(inside), key=self._ahead, reverse=True)]
@@ -135,10 +137,15 @@ class _Loop:
     def _start(self) -> None:
         """First stage and first step."""
         problem, plan, found = self.problem, self.plan, self.found
+        if plan.dt0 is None and isinstance(self.stepper, CompleteStepper):
+            self.memory, found.h = self.stepper.begin(problem.t0, problem.t1, found.y)
+            self._check_start(self.memory.slope)
+            return
         self.memory = self.stepper.init(self.clock.time(problem.t0), found.y, problem.f0)
         if plan.dt0 is not None:
             found.h = plan.dt0
             return
+        assert self.tolerance is not None
         with torch.no_grad():
             y0, slope = found.y.detach(), self.memory.slope
             if slope is None:  # a method whose first step needs no slope at its start
@@ -153,9 +160,13 @@ class _Loop:
                 self.tolerance.scale(y0),
                 plan.norm,
             )
-            if math.isnan(found.h):
-                found.status = Status.NON_FINITE
-                found.failed_samples = self._not_finite(slope)
+        self._check_start(slope)
+
+    def _check_start(self, slope: Tensor | None) -> None:
+        """A first step that is NaN says that the field is not finite at the start."""
+        if math.isnan(self.found.h):
+            self.found.status = Status.NON_FINITE
+            self.found.failed_samples = () if slope is None else self._not_finite(slope)
 
     def _attempt(self) -> None:
         """Try one step, and take it or shorten it."""
@@ -166,7 +177,9 @@ class _Loop:
             self._underflow(None)
             return
         step = self.stepper.step(self.clock.time(t), self.clock.time(t_next), found.y, self.memory)
-        ratio = self._ratio(step)
+        ratio = step.measured
+        if ratio is None:
+            ratio = self._ratio(step)
         decision = self.controller.decide(h, ratio, self.control)
         self.control = decision.state
         if decision.accept and (self.controller.adaptive or math.isfinite(ratio)):
@@ -199,6 +212,7 @@ class _Loop:
         if torch.is_grad_enabled():  # entering the context costs as much as an operation
             with torch.no_grad():
                 return self._ratio(step)
+        assert self.tolerance is not None  # a step that measured itself is not asked again
         scale = self.tolerance.scale_to(y1)
         scaled = [error / scale for error in step.errors]
         found = self.plan.norm(*scaled, combine=self.stepper.combine)
@@ -228,7 +242,8 @@ class _Loop:
             found.status, found.t_end, found.y = Status.EVENT, reach.end, rows[-1][-1]
             return
         found.t_end, found.y, self.memory = t_next, step.y1, step.memory
-        self.tolerance.advance()
+        if self.tolerance is not None:
+            self.tolerance.advance()
         if t_next == self.targets[-1]:
             self.targets.pop()
 

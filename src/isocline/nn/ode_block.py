@@ -73,6 +73,7 @@ class ODEBlock(SolvingModule):
         augment: Append zero channels before the solve. The output keeps them, so that
             it has ``extra`` channels more than the input, and the field must be of that size.
         max_steps: Steps after which the solve fails.
+        compile: Run steps as compiled code (the attribute `compiled`).
 
     Shape:
         x: ``(batch, ...)``; answer: the same, plus the augmented channels.
@@ -96,6 +97,7 @@ class ODEBlock(SolvingModule):
         norm: str | Callable[[State], Tensor] | None = None,
         augment: Augment | None = None,
         max_steps: int = 16**4,
+        compile: bool = False,
     ) -> None:
         super().__init__(
             solver=solver,
@@ -106,6 +108,7 @@ class ODEBlock(SolvingModule):
             controller=controller,
             norm=norm,
             max_steps=max_steps,
+            compile=compile,
         )
         self.field = field
         self.t0 = t0

@@ -34,6 +34,8 @@ class SolvingModule(nn.Module):
         norm: Of the error, as for `solve`: ``None`` keeps the tolerance for each sample, "rms" on
             the average of the batch, in fewer steps.
         max_steps: Steps after which the solve fails.
+        compile: Whether to run steps as compiled code. The attribute is `compiled`, for `compile`
+            is a method of every module.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class SolvingModule(nn.Module):
         controller: Controller | None = None,
         norm: str | Callable[[State], Tensor] | None = None,
         max_steps: int = 16**4,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.solver = solver
@@ -57,6 +60,7 @@ class SolvingModule(nn.Module):
         self.controller = controller
         self.norm = norm
         self.max_steps = max_steps
+        self.compiled = compile
         self._solves: list[Statistics] = []
 
     @untraced
@@ -85,6 +89,7 @@ class SolvingModule(nn.Module):
             "controller": self.controller,
             "norm": self.norm,
             "max_steps": self.max_steps,
+            "compile": self.compiled,
         }
         solution = solve(field, y0, t0, t1, args=args, save=save, **(settings | changed))
         if not continued:

@@ -140,6 +140,11 @@ class Step(ABC):
         return ratios[0]
 
     @property
+    def measured(self) -> float | None:
+        """The ratio of error to tolerance, where the step was told the tolerances itself."""
+        return None
+
+    @property
     def unsolved(self) -> bool:
         """Whether the equations that y1 is defined by could not be solved; it holds NaN then."""
         return False

@@ -1,0 +1,237 @@
+"""Which solves can be compiled, and what is known of fields that were."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..adjoints import Adjoint, Checkpointed
+from ..errors import CompileWarning
+from ..events import Event
+from ..problem import Plan, Problem
+from ..solvers.explicit import ExplicitRungeKutta
+from .anatomy import Anatomy, dissect
+from .building import BuildError
+from .cache import Cache, CacheError
+from .passes import Passes
+from .program import Program, Request, Subject
+from .solver import CompiledSolver
+from .tracing import Untraceable
+
+__all__ = ["compiled"]
+
+_MAX_KINDS = 8
+"""Kinds of one code that are compiled; a field that comes in more of them changes all the time."""
+
+
+class _Unfit(Exception):  # noqa: N818 (a reason, which becomes a warning)
+    """Why a solve is not compiled."""
+
+
+def compiled(
+    problem: Problem, plan: Plan, adjoint: Adjoint, events: tuple[Event, ...], norm: Any
+) -> Plan:
+    """The plan with compiled steps, or as it is, after a warning that says why.
+
+    Args:
+        problem, plan: of the solve.
+        adjoint: how it will be differentiated, if grad mode is on.
+        events: looked for along the way.
+        norm: as the user chose it.
+    """
+    before, recording = problem.field.evaluations, torch.is_grad_enabled()
+    try:
+        # What is kept must serve solves outside of inference mode too.
+        with torch.inference_mode(False):
+            return _compiled(problem, plan, adjoint if recording else None, events, norm)
+    except (_Unfit, Untraceable, BuildError, CacheError) as reason:
+        text = f"`compile=True`: the solve runs uncompiled, since {reason}."
+        warnings.warn(text, CompileWarning, stacklevel=4)
+        return plan
+    finally:
+        problem.field.evaluations = before  # looking at a field is no part of the solve
+
+
+def _compiled(
+    problem: Problem, plan: Plan, adjoint: Adjoint | None, events: tuple[Event, ...], norm: Any
+) -> Plan:
+    _demand_fit(problem, plan, adjoint, events, norm)
+    packed, solver = problem.field, plan.solver
+    assert isinstance(solver, ExplicitRungeKutta)
+    request = Request(
+        tableau=solver.tableau,
+        average=norm == "rms",
+        adaptive=plan.controller.adaptive,
+        vectors=isinstance(plan.rtol, Tensor) or isinstance(plan.atol, Tensor),
+        stages=bool(plan.ts) or plan.save.dense,
+        passes=Passes(),
+    )
+
+    def evaluate() -> None:
+        packed(problem.y0.new_tensor(problem.t0), problem.y0.detach())
+
+    known, anatomy = _find(packed.func, evaluate)
+    of_args = dissect(packed.args, "args") if packed.args else None
+    tensors = _tensors(anatomy, of_args)
+    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, (problem.y0, *tensors))):
+        raise _Unfit("it is inside of a transform of torch.func: leave out `compile` there")
+    fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
+    subject = Subject(packed.func, packed.args, packed.packing, tensors, fixed, anatomy)
+    program = known.program(request, subject, of_args)
+    wanted = adjoint is not None and (
+        problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
+    )
+    ready = CompiledSolver(solver, packed, plan, program, subject, wanted)
+    if plan.dt0 is None:
+        program.start(subject)
+    return replace(plan, solver=ready)
+
+
+def _demand_fit(
+    problem: Problem, plan: Plan, adjoint: Adjoint | None, events: tuple[Event, ...], norm: Any
+) -> None:
+    packing, solver = problem.field.packing, plan.solver
+    if not isinstance(solver, ExplicitRungeKutta):
+        raise _Unfit(f"solver={solver!r} is not an explicit Runge-Kutta method: take one, as Tsit5")
+    if packing.device.type != "cpu":
+        raise _Unfit(f"states on {packing.device} are not compiled yet: move them to the CPU")
+    if packing.dtype.is_complex:
+        raise _Unfit("complex states are not compiled: give the real and imaginary parts")
+    if events:
+        raise _Unfit("events are looked for step by step: leave out `event` or `compile`")
+    if callable(norm):
+        raise _Unfit("norm is a function of your own: take 'max_rms' or 'rms'")
+    if problem.field.autocast is not None:
+        raise _Unfit("autocast is on: leave it, or cast inside the field")
+    if problem.times is not None:
+        raise _Unfit("a time requires grad: pass times as numbers")
+    if solver.tableau.extra_a and (plan.ts or plan.save.dense):
+        raise _Unfit(f"output of {solver.name} between steps takes further stages: take Tsit5")
+    if adjoint is not None and not (isinstance(adjoint, Checkpointed) and adjoint.slots is None):
+        raise _Unfit(f"adjoint={adjoint!r} is not compiled: take Checkpointed()")
+
+
+def _tensors(*anatomies: Anatomy | None) -> list[Tensor]:
+    found: list[Tensor] = []
+    for anatomy in anatomies:
+        if anatomy is not None:
+            found += anatomy.read() or ()
+    return found
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Fields of one structure: what they have in common, and the programs made for them.
+
+    Attributes:
+        volatile: paths of what the field changes by itself.
+        key: of the structure, that left out.
+        alive: objects whose ids the key names.
+        programs: with the structure of the arguments that each was made for.
+    """
+
+    volatile: frozenset[str]
+    key: Any
+    alive: list[Any]
+    programs: list[tuple[Any, Program]] = field(default_factory=list)
+
+    def program(self, request: Request, subject: Subject, of_args: Anatomy | None) -> Program:
+        """One that fits, made if there is none."""
+        key = None if of_args is None else of_args.key(frozenset())
+        for known, program in self.programs:
+            if known == key and program.fits(request, subject.packing, subject.tensors):
+                return program
+        if sum(known != key for known, _ in self.programs) >= _MAX_KINDS:
+            raise _Unfit("its arguments change from solve to solve: pass numbers as tensors")
+        program = Program(subject, request, Cache(), _name(subject.func), self.volatile)
+        self.programs.append((key, program))
+        return program
+
+
+class _Seen(NamedTuple):
+    """A field that was met before.
+
+    Attributes:
+        reference: to the very object, weak.
+        anatomy: what it was found to hold.
+        kind: which it belongs to.
+        changes: how often it became another kind.
+    """
+
+    reference: weakref.ref[Any]
+    anatomy: Anatomy
+    kind: _Kind
+    changes: int
+
+
+_FIELDS: dict[int, _Seen] = {}
+"""Fields met before, by id."""
+
+_KINDS: dict[Any, list[_Kind]] = {}
+"""Kinds by code or class."""
+
+
+def _find(func: Callable[..., Any], probe: Callable[[], Any]) -> tuple[_Kind, Anatomy]:
+    """The kind that a field belongs to; `probe` evaluates it once."""
+    seen = _FIELDS.get(id(func))
+    if seen is not None and seen.reference() is not func:
+        seen = None
+    if seen is not None and seen.anatomy.holds():
+        return seen.kind, seen.anatomy
+    anatomy = dissect(func)
+    if anatomy.too_large:
+        raise _Unfit("the field holds too many things to look through: pass tensors by `args=`")
+    kinds = _KINDS.setdefault(anatomy.root, [])
+    kind = next((kind for kind in kinds if anatomy.key(kind.volatile) == kind.key), None)
+    changes = 0 if seen is None else seen.changes + (kind is not seen.kind)
+    if kind is None:
+        # A function written in a loop is a new object each time: its code is what comes back.
+        same = len(kinds) if anatomy.root[0] == "code" else changes
+        if same >= _MAX_KINDS:
+            raise _Unfit(_changing(anatomy, kinds))
+        volatile = _volatile(probe, anatomy)
+        kind = _Kind(volatile, anatomy.key(volatile), anatomy.codes)
+        kinds.append(kind)
+    anatomy.settle(kind.volatile)
+    _remember(func, anatomy, kind, changes)
+    return kind, anatomy
+
+
+def _remember(func: Callable[..., Any], anatomy: Anatomy, kind: _Kind, changes: int) -> None:
+    """Know this very object again, for as long as it lives."""
+    key = id(func)
+    try:
+        reference = weakref.ref(func, lambda _: _FIELDS.pop(key, None))
+    except TypeError:  # it cannot be referred to weakly: it is looked through at every solve
+        return
+    _FIELDS[key] = _Seen(reference, anatomy, kind, changes)
+
+
+def _volatile(probe: Callable[[], Any], anatomy: Anatomy) -> frozenset[str]:
+    """Paths of what the field changes while it is evaluated, such as a counter."""
+    with torch.no_grad(), anatomy.preserved():
+        probe()
+        return frozenset(site.path for site in anatomy.changed())
+
+
+def _changing(anatomy: Anatomy, kinds: list[_Kind]) -> str:
+    """What to tell of a field that was compiled for one value after another."""
+    last = dict(kinds[-1].key[1])
+    for path, value in anatomy.plain.items():
+        if path in last and last[path] != value:
+            return (
+                f"{path} changes from solve to solve, and each value needs a compilation of its "
+                "own: make it a tensor"
+            )
+    return "the field changes from solve to solve: pass what changes as tensors in `args=`"
+
+
+def _name(func: Callable[..., Any]) -> str:
+    """What to call a field in a note."""
+    return getattr(func, "__qualname__", None) or type(func).__qualname__

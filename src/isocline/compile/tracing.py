@@ -1,0 +1,230 @@
+"""A function of tensors as a graph of ATen operations, whatever else it reads from.
+
+The function runs once over fake tensors. Where the field uses a tensor that it holds (a weight,
+something in a closure), the fake that stands for it is put in its place, before autograd sees it:
+so that tensors are inputs of the graph, and a module need not be called in a functional way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.overrides import TorchFunctionMode
+
+from ..errors import IsoclineError
+
+__all__ = ["Traced", "Untraceable", "standing_in", "trace", "traces_so_far"]
+
+Body = Callable[..., tuple[Tensor, ...]]
+
+
+class Untraceable(Exception):  # noqa: N818 (a reason, which becomes a warning)
+    """Why a function cannot be made into a graph, and what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A graph and the fake inputs that it was made from.
+
+    Attributes:
+        graph: over ATen; its placeholders are the inputs in order.
+        inputs: fakes, one for each placeholder.
+        text: what the graph computes: equal texts, equal graphs.
+    """
+
+    graph: GraphModule
+    inputs: tuple[Tensor, ...]
+    text: str
+
+    def without_unused(self, last: int) -> tuple[Traced, list[bool]]:
+        """This without those of the `last` inputs that nothing uses; which of them are used."""
+        places = list(self.graph.graph.find_nodes(op="placeholder"))
+        first = len(places) - last
+        used = [bool(node.users) for node in places[first:]]
+        if all(used):
+            return self, used
+        for node, keep in zip(places[first:], used, strict=True):
+            if not keep:
+                self.graph.graph.erase_node(node)
+        self.graph.recompile()
+        kept = (x for x, keep in zip(self.inputs[first:], used, strict=True) if keep)
+        inputs = (*self.inputs[:first], *kept)
+        return Traced(self.graph, inputs, _text(self.graph, inputs)), used
+
+
+_traces = 0
+
+
+def traces_so_far() -> int:
+    """How many traces were begun in this process."""
+    return _traces
+
+
+def trace(
+    body: Body,
+    examples: Sequence[Tensor],
+    dynamic: Sequence[int] = (),
+    batch: int | None = None,
+    written: int = 0,
+) -> Traced:
+    """Trace `body(*inputs)`.
+
+    Args:
+        body: returns a tuple of tensors.
+        examples: real inputs, of the shapes that count.
+        dynamic: which inputs have a leading axis of any length at least 2; all have `batch` rows
+            here. A flat one, of some multiple of it, has as many elements for each.
+        batch: that length, or None where all shapes are fixed.
+        written: how many of the last inputs the body adds to in place.
+
+    Returns:
+        The traced graph.
+
+    Raises:
+        Untraceable: naming the reason.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    global _traces  # noqa: PLW0603
+    _traces += 1
+    env = ShapeEnv()
+    fakes = FakeTensorMode(shape_env=env, allow_non_fake_inputs=True)
+    inputs = _fakes(fakes, examples, set(dynamic), batch)
+    with warnings.catch_warnings(), fakes:
+        warnings.simplefilter("ignore")
+        try:
+            graph = make_fx(body)(*inputs)
+        except (Untraceable, IsoclineError):
+            raise
+        except Exception as error:
+            raise Untraceable(_explain(error)) from error
+    if env.guards or env.replacements:
+        raise Untraceable("its shapes depend on the size of the batch")
+    _check(graph, set(range(len(inputs) - written, len(inputs))))
+    return Traced(graph, tuple(inputs), _text(graph, inputs))
+
+
+def _fakes(
+    mode: Any, examples: Sequence[Tensor], dynamic: set[int], batch: int | None
+) -> list[Tensor]:
+    """Fakes of the examples, those that are dynamic with one symbol for the batch."""
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
+    def fake(tensor: Tensor, leading: bool) -> Tensor:
+        dims = [DimDynamic.STATIC] * tensor.dim()
+        if leading:
+            dims[0] = DimDynamic.DYNAMIC
+        context: Any = StatelessSymbolicContext(dynamic_sizes=dims)
+        return mode.from_tensor(tensor.detach(), symbolic_context=context)  # type: ignore[no-any-return]
+
+    if batch is None:
+        return [fake(tensor, False) for tensor in examples]
+    rows = fake(torch.empty(batch), True).shape[0]
+    found = []
+    for i, tensor in enumerate(examples):
+        if i not in dynamic:
+            found.append(fake(tensor, False))
+            continue
+        each = tensor.shape[0] // batch
+        shape = (rows if each == 1 else rows * each, *tensor.shape[1:])
+        with mode:
+            found.append(torch.empty(shape, dtype=tensor.dtype, device=tensor.device))
+    return found
+
+
+class _StandIns(TorchFunctionMode):
+    def __init__(self, stand_ins: dict[int, Tensor]) -> None:
+        super().__init__()
+        self.stand_ins = stand_ins
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        replaced = tuple(map(self._replaced, args))
+        named = {key: self._replaced(value) for key, value in (kwargs or {}).items()}
+        return func(*replaced, **named)
+
+    def _replaced(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            found = self.stand_ins.get(id(value))
+            if found is None and _is_real(value):
+                raise Untraceable(_HIDDEN)
+            return value if found is None else found
+        if type(value) in (tuple, list):
+            return type(value)(map(self._replaced, value))
+        return value
+
+
+def _is_real(tensor: Tensor) -> bool:
+    """Whether a tensor is from outside of the trace: one that nobody put a fake in the place of."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not (wrapped or isinstance(tensor, FakeTensor))
+
+
+@contextlib.contextmanager
+def standing_in(tensors: Sequence[Tensor], fakes: Sequence[Tensor]) -> Iterator[None]:
+    """Put `fakes` in the place of `tensors` wherever torch is called with them."""
+    pairs = {id(tensor): fake for tensor, fake in zip(tensors, fakes, strict=True)}
+    with _StandIns(pairs):
+        yield
+
+
+def _explain(error: Exception) -> str:
+    """What to tell the user of an exception while tracing."""
+    name = type(error).__name__
+    if "DataDependent" in name or "data-dependent" in str(error):
+        return (
+            "it looks at values of tensors while it is evaluated (an `if`, a `.item()`): write it "
+            "with torch.where"
+        )
+    first = str(error).strip().split("\n")[0]
+    return f"tracing it failed with {name}: {first[:300]}"
+
+
+def _check(graph: GraphModule, writable: set[int]) -> None:
+    """Refuse what a graph computes differently from the function, or not at all."""
+    places = {node: i for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
+    for node in graph.graph.nodes:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise Untraceable("it draws random numbers: draw them once before the solve")
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            origin = _origin(node.args[0])
+            if places.get(origin, 0) not in writable and origin in places:
+                raise Untraceable("it writes into a tensor that it holds, such as a buffer")
+
+
+def _origin(node: Any) -> Any:
+    """The node that `node` is a view of."""
+    while node.op == "call_function" and getattr(node.target, "is_view", False):
+        node = node.args[0]
+    return node
+
+
+_HIDDEN = (
+    "it uses a tensor that cannot be found in its closure, attributes or arguments: pass it "
+    "through `args=`"
+)
+
+
+def _text(graph: GraphModule, inputs: Sequence[Tensor]) -> str:
+    """The graph as text, with the shapes of its inputs and the values of its constants."""
+    lines = [f"{t.dtype} {tuple(map(str, t.shape))} {tuple(map(str, t.stride()))}" for t in inputs]
+    lines.append(graph.code)
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            value = getattr(graph, node.target)
+            if isinstance(value, Tensor):
+                lines.append(f"{node.target} {value.dtype} {value.tolist()}")
+    return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""Compiled steps are kept in one temporary folder for the whole session."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from isocline.compile import fitting, program
+from isocline.compile.passes import apply
+
+from .compile_cases import Interpreted
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder; workers of one session share it."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "isocline-artifacts"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISOCLINE_CACHE_DIR", str(artifacts))
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was compiled before in this process."""
+    monkeypatch.setattr(fitting, "_FIELDS", {})
+    monkeypatch.setattr(fitting, "_KINDS", {})
+
+
+@pytest.fixture
+def interpreted(fresh: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Graphs are run as they are, without a compiler; lists what would have been compiled."""
+    made: list[str] = []
+
+    def built(traced, passes, cache, what):
+        made.append(what)
+        return Interpreted(apply(traced.graph, passes))
+
+    monkeypatch.setattr(program, "built", built)
+    return made

@@ -1,0 +1,145 @@
+"""Steps that went through the compiler compute what eager ones do."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import isocline as ic
+from isocline.compile.tracing import traces_so_far
+
+from .compile_cases import Counting, answers, same, states
+
+LOOSE = {"rtol": 1e-3, "atol": 1e-3}
+"""In float32, tolerances for which the error estimate is well above rounding."""
+
+
+@pytest.fixture(scope="module")
+def field() -> Counting:
+    torch.manual_seed(3)
+    return Counting(torch.float32)
+
+
+def alike(field: Any, y0: Any, watched: Any = (), ulps: float = 1e5, **options: Any) -> None:
+    same(
+        answers(field, y0, watched, **options)[0],
+        answers(field, y0, watched, compile=True, **options)[0],
+        ulps,
+    )
+
+
+@pytest.mark.parametrize("batch", [2, 5, 128])
+def test_values_and_gradients_for_every_batch(field: Counting, batch: int) -> None:
+    alike(field, torch.randn(batch, 2), list(field.parameters()), ulps=200, **LOOSE)
+
+
+def test_nothing_is_traced_again_in_training(
+    field: Counting, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither for the counter, nor for a step of the optimiser, nor for another batch."""
+    answers(field, torch.randn(4, 2), compile=True, **LOOSE)
+    before = traces_so_far()
+    capfd.readouterr()
+    optimiser = torch.optim.SGD(field.parameters(), lr=0.1)
+    for batch in (3, 8, 3):
+        y0 = torch.randn(batch, 2)
+        losses = []
+        for fast in (True, False):
+            optimiser.zero_grad()
+            loss = ic.solve(field, y0, 0.0, 1.0, compile=fast, **LOOSE).ys.square().mean()
+            loss.backward()
+            losses.append(loss.item())
+        optimiser.step()
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert traces_so_far() == before
+    assert capfd.readouterr().err == ""
+    assert field.nfe > 0  # counted by the eager solves
+
+
+def test_a_state_or_weights_laid_out_otherwise_are_not_misread(field: Counting) -> None:
+    """AOTInductor's artifacts read memory as it lies: a transposed input gave wrong numbers."""
+    alike(field, torch.randn(2, 6).t(), list(field.parameters()), ulps=200, **LOOSE)
+
+
+def test_an_embedded_block(field: Counting) -> None:
+    block = ic.nn.ODEBlock(field, solver="tsit5", compile=True, **LOOSE)
+    plain = ic.nn.ODEBlock(field, solver="tsit5", **LOOSE)
+    x = torch.randn(4, 2)
+    torch.testing.assert_close(block(x), plain(x), rtol=1e-5, atol=1e-6)
+    assert block.nfe_forward == block.stats.nfe_forward > 0
+
+
+SCRIPT = """
+import sys
+import torch
+import isocline as ic
+from tests.compile.compile_cases import Counting
+torch.set_num_threads(1)
+field = Counting(torch.float32)
+sol = ic.solve(field, torch.ones(3, 2), 0.0, 1.0, rtol=1e-3, atol=1e-3, compile=True)
+sol.ys.sum().backward()
+assert sol.ys.isfinite().all()
+assert not {"torch._inductor.compile_fx"} & set(sys.modules)
+"""
+
+
+def test_another_process_finds_what_was_compiled(field: Counting) -> None:
+    answers(field, torch.randn(4, 2), compile=True, **LOOSE)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("batch", [1, 2, 128])
+def test_both_precisions_and_output_between_steps(batch: int, dtype: torch.dtype) -> None:
+    net = Counting(dtype, width=16)
+    options: dict[str, Any] = LOOSE if dtype == torch.float32 else {}
+    y0 = torch.randn(batch, 2, dtype=dtype)
+    ulps = 1e5 if dtype == torch.float64 else 200
+    alike(net, y0, list(net.parameters()), ulps, save=ic.SaveAt(ts=[0.1, 0.5, 0.9]), **options)
+    alike(net, y0, list(net.parameters()), ulps, save=ic.SaveAt(dense=True), **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["dop853", "bosh3", "rk4"])
+def test_other_methods(solver: str) -> None:
+    net = Counting()
+    dt0 = 0.1 if solver == "rk4" else None
+    alike(net, states(3, 2), list(net.parameters()), solver=solver, dt0=dt0)
+
+
+@pytest.mark.slow
+def test_a_divergence_over_a_structure_of_states() -> None:
+    net = Counting()
+
+    def flow(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        velocity, pull = torch.func.vjp(lambda z: net(t, z), state[0])
+        eye = torch.eye(2, dtype=velocity.dtype)
+        rows = [pull(eye[i].expand_as(velocity))[0][:, i] for i in range(2)]
+        return velocity, -(rows[0] + rows[1])
+
+    for batch in (5, 64):
+        alike(flow, (states(batch, 2), states(batch)), list(net.parameters()))
+
+
+@pytest.mark.slow
+def test_arguments_and_convolutions() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(4, 4, 3, padding=1, dtype=torch.float64)
+
+    def conv(t: Tensor, y: Tensor, context: Tensor) -> Tensor:
+        return torch.tanh(layer(y) + t + context)
+
+    for batch in (2, 3):
+        context = states(batch, 4, 5, 5).requires_grad_()
+        watched = [context, *layer.parameters()]
+        alike(conv, states(batch, 4, 5, 5), watched, args=(context,))
