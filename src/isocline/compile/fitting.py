@@ -16,6 +16,7 @@ from ..errors import CompileWarning
 from ..events import Event
 from ..problem import Plan, Problem
 from ..solvers.explicit import ExplicitRungeKutta
+from ..transforms import active
 from .anatomy import Anatomy, dissect
 from .building import BuildError
 from .cache import Cache, CacheError
@@ -79,7 +80,7 @@ def _compiled(
     known, anatomy = _find(packed.func, evaluate)
     of_args = dissect(packed.args, "args") if packed.args else None
     tensors = _tensors(anatomy, of_args)
-    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, (problem.y0, *tensors))):
+    if active():
         raise _Unfit("it is inside of a transform of torch.func: leave out `compile` there")
     fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
     subject = Subject(packed.func, packed.args, packed.packing, tensors, fixed, anatomy)
