@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
@@ -104,6 +105,7 @@ def _key(traced: Traced, passes: Passes) -> str:
     """Names what an artifact is good for: graph, versions, options, processor."""
     parts = [
         traced.text,
+        _sources(),
         repr(passes),
         repr(sorted(_OPTIONS.items())),
         torch.__version__,
@@ -114,6 +116,15 @@ def _key(traced: Traced, passes: Passes) -> str:
         _processor(),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _sources() -> str:
+    """A digest of what makes artifacts: two versions of it share none."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _processor() -> str:

@@ -82,7 +82,9 @@ class _Slot(NamedTuple):
     dynamic: bool
 
     def admits(self, tensor: Tensor, batch: int | None) -> bool:
-        if tensor.dtype is not self.dtype or tensor.device.type != "cpu":
+        if tensor.dtype is not self.dtype or _unreadable(tensor):
+            return False
+        if tensor.dim() != len(self.shape):
             return False
         if self.dynamic:
             return tensor.shape[0] == batch and tensor.shape[1:] == self.shape[1:]
@@ -146,6 +148,7 @@ class Program:
         rows = [[float(x) for x in centred(row)] for row in request.tableau.interpolant]
         # Coefficients of the interpolant about `CENTRE`, (rows, degree).
         self.weights = torch.tensor(rows, dtype=torch.float64)
+        self._tied = _pattern(subject.tensors)
         packing = subject.packing
         batch = packing.batch if (packing.batch or 0) >= 2 else None
         with subject.anatomy.preserved():
@@ -172,6 +175,8 @@ class Program:
     def fits(self, request: Request, packing: Packing, tensors: Sequence[Tensor]) -> bool:
         """Whether this program may be run with these: the guard."""
         if not (self.request.matches(request) and self._layout.admits(packing)):
+            return False
+        if _pattern(tensors) != self._tied:
             return False
         batch = packing.batch
         return all(slot.admits(tensors[slot.place], batch) for slot in self.slots)
@@ -210,6 +215,8 @@ class Program:
         for tensor in subject.tensors:
             if type(tensor) not in (Tensor, torch.nn.Parameter):
                 raise Untraceable(f"it holds a {type(tensor).__name__}: take a plain tensor")
+            if what := _unreadable(tensor):
+                raise Untraceable(f"it holds a tensor {what}")
         self._layout = _Layout(_without_tensors(packing), batch is not None)
         self.slots = [
             _Slot(i, tensor.dtype, tensor.shape, tensor.stride(), self._is_batched(tensor, subject))
@@ -285,6 +292,26 @@ class Program:
 
     def _built(self, traced: Traced, what: str) -> Runner:
         return built(traced, self.request.passes, self._cache, f"{what} of {self._name}")
+
+
+def _pattern(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """Which of the tensors are one: for each the place where it is met first.
+
+    A trace that found one tensor at two places has one input for both.
+    """
+    first: dict[int, int] = {}
+    return tuple(first.setdefault(id(tensor), place) for place, tensor in enumerate(tensors))
+
+
+def _unreadable(tensor: Tensor) -> str | None:
+    """Why compiled code, which reads memory as it lies, would misread a tensor; None if not."""
+    if tensor.layout is not torch.strided:
+        return f"of layout {tensor.layout}: take a dense one"
+    if tensor.device.type != "cpu":
+        return f"on {tensor.device}: move it to the CPU"
+    if tensor.is_neg() or tensor.is_conj():
+        return "that is a lazy negative or conjugate: take `tensor.resolve_neg().resolve_conj()`"
+    return None
 
 
 def _without_tensors(packing: Packing) -> Packing:

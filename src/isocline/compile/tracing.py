@@ -8,6 +8,7 @@ so that tensors are inputs of the graph, and a module need not be called in a fu
 from __future__ import annotations
 
 import contextlib
+import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
 from ..errors import IsoclineError
@@ -194,21 +195,53 @@ def _explain(error: Exception) -> str:
 
 def _check(graph: GraphModule, writable: set[int]) -> None:
     """Refuse what a graph computes differently from the function, or not at all."""
-    places = {node: i for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
-    for node in graph.graph.nodes:
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-            raise Untraceable("it draws random numbers: draw them once before the solve")
-        schema = getattr(node.target, "_schema", None)
-        if schema is not None and schema.is_mutable:
-            origin = _origin(node.args[0])
-            if places.get(origin, 0) not in writable and origin in places:
-                raise Untraceable("it writes into a tensor that it holds, such as a buffer")
+    for name, part in _graphs(graph):
+        places = {node: i for i, node in enumerate(part.graph.find_nodes(op="placeholder"))}
+        for node in part.graph.nodes:
+            if _draws(node):
+                raise Untraceable("it draws random numbers: draw them once before the solve")
+            for origin in map(_origin, _written(node)):
+                inside = origin.op != "placeholder" and origin.op != "get_attr"
+                if not inside and (name or places.get(origin) not in writable):
+                    raise Untraceable("it writes into a tensor that it holds, such as a buffer")
 
 
-def _origin(node: Any) -> Any:
+def _named(node: Node) -> list[tuple[Any, Any]]:
+    """The arguments of an operator's node, each with what its schema says of it."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return []
+    positional = list(zip(schema.arguments, node.args, strict=False))
+    rest = schema.arguments[len(positional) :]
+    return positional + [
+        (part, node.kwargs[part.name]) for part in rest if part.name in node.kwargs
+    ]
+
+
+def _draws(node: Node) -> bool:
+    """Whether a node draws random numbers; attention without dropout draws none."""
+    target: Any = node.target
+    if torch.Tag.nondeterministic_seeded not in getattr(target, "tags", ()):
+        return False
+    named = {part.name: part for part in target._schema.arguments}
+    if "dropout_p" not in named:
+        return True
+    given = {part.name: value for part, value in _named(node)}
+    return bool(given.get("dropout_p", named["dropout_p"].default_value) != 0)
+
+
+def _written(node: Node) -> Iterator[Node]:
+    """The nodes that a node writes into."""
+    for part, value in _named(node):
+        if part.alias_info is not None and part.alias_info.is_write:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            yield from (written for written in values if isinstance(written, Node))
+
+
+def _origin(node: Node) -> Node:
     """The node that `node` is a view of."""
-    while node.op == "call_function" and getattr(node.target, "is_view", False):
-        node = node.args[0]
+    while node.target is operator.getitem or getattr(node.target, "is_view", False):
+        node = node.all_input_nodes[0]
     return node
 
 
@@ -221,10 +254,18 @@ _HIDDEN = (
 def _text(graph: GraphModule, inputs: Sequence[Tensor]) -> str:
     """The graph as text, with the shapes of its inputs and the values of its constants."""
     lines = [f"{t.dtype} {tuple(map(str, t.shape))} {tuple(map(str, t.stride()))}" for t in inputs]
-    lines.append(graph.code)
-    for node in graph.graph.nodes:
-        if node.op == "get_attr":
-            value = getattr(graph, node.target)
+    for name, part in _graphs(graph):
+        lines += [name, part.code]
+        for node in part.graph.find_nodes(op="get_attr"):
+            value = operator.attrgetter(node.target)(part)
             if isinstance(value, Tensor):
-                lines.append(f"{node.target} {value.dtype} {value.tolist()}")
+                strides = f"{tuple(value.shape)} {value.stride()}"
+                lines.append(f"{node.target} {value.dtype} {strides} {value.tolist()}")
+            elif not isinstance(value, GraphModule):
+                raise Untraceable(f"its graph holds a {type(value).__name__}")
     return "\n".join(lines)
+
+
+def _graphs(graph: GraphModule) -> list[tuple[str, GraphModule]]:
+    """The graph and those inside of it, such as the branches of torch.cond, by name."""
+    return [(name, part) for name, part in graph.named_modules() if isinstance(part, GraphModule)]
