@@ -180,3 +180,65 @@ def test_many_processes_at_once(tmp_path: Path) -> None:
     for process in running:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
+
+
+def test_what_cannot_be_written_or_found_is_a_cache_error(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.get("a", builder(b"code"))
+
+    def full(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.mkdtemp", full)
+        with pytest.raises(CacheError, match=r"cannot be used.*Permission denied"):
+            cache.get("b", builder(b"code"))
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ISOCLINE_CACHE_DIR")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(CacheError, match="ISOCLINE_CACHE_DIR"):
+        default_folder()
+
+
+def test_a_library_that_needs_more_than_itself_is_not_kept(tmp_path: Path) -> None:
+    from isocline.compile import building
+
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "some.json").write_text("{}")
+    (tmp_path / "empty.json").write_text("")
+    (tmp_path / "deep" / "wrapper.json").write_text('{"nodes": []}')
+    building._demand_whole(tmp_path)
+    node = '{"name": "buf0", "node": {"target": "torch.ops.aten.linalg_solve_ex.default"}}'
+    (tmp_path / "deep" / "wrapper.json").write_text('{"nodes": [' + node + "]}")
+    with pytest.raises(building.BuildError, match=r"linalg_solve_ex.*ahead of time"):
+        building._demand_whole(tmp_path)
+
+
+def test_what_cannot_be_loaded_is_a_build_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from isocline.compile import building, tracing
+    from isocline.compile.passes import Passes
+
+    monkeypatch.setattr(building, "_compiled", lambda *given: builder(b"no library")(given[2]))
+    monkeypatch.setattr(building, "_demand_compiler", lambda: None)
+    traced = tracing.trace(lambda y: (y * 2,), [torch.ones(2)])
+    with pytest.raises(building.BuildError, match="cannot be loaded"):
+        building.built(traced, Passes(), Cache(tmp_path / "own"), "a step")
+
+
+def test_a_compiler_named_with_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    from isocline.compile import building
+
+    monkeypatch.setenv("CXX", f"'{sys.executable}' -O1 --of 'two words'")
+    building._demand_compiler()
+    monkeypatch.setenv("CXX", "no-such-compiler -O1")
+    with pytest.raises(building.BuildError, match="no-such-compiler"):
+        building._demand_compiler()

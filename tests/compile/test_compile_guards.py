@@ -98,3 +98,155 @@ def test_the_sources_of_the_compiler_are_part_of_what_names_an_artifact(
     assert before == building._key(traced, Passes())
     monkeypatch.setattr(building, "_sources", lambda: "another version")
     assert before != building._key(traced, Passes())
+
+
+def test_a_checkpointed_block_that_is_compiled_as_it_runs() -> None:
+    """Activation checkpointing counts what is saved: traces are not to be in it."""
+    field = Scaled()
+    k = torch.ones(2, dtype=torch.float64)
+    y0 = states(3, 2)
+
+    def gradients(fast: bool) -> list[Tensor]:
+        def block(x: Tensor) -> Tensor:
+            return ic.solve(field, x, 0.0, 1.0, args=(k,), compile=fast, **SHORT).ys[-1]
+
+        x = y0.clone().requires_grad_()
+        end = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+        return list(torch.autograd.grad(end.square().sum(), [x, field.w]))
+
+    same(gradients(True), gradients(False))
+
+
+def test_lazy_negatives_and_conjugates_are_not_misread(interpreted: list[str]) -> None:
+    field = Scaled()
+    z = torch.complex(states(2), states(2))
+    k = z.conj().imag
+    assert k.is_neg()
+    eager_after("lazy negative", field, states(3, 2), [field.w], args=(k,))
+    alike(field, states(3, 2), [field.w], args=(z.imag,))
+    made = len(interpreted)
+    eager_after("lazy negative", field, states(3, 2), [field.w], args=(k,))
+    assert len(interpreted) == made
+    y0 = torch.complex(states(4), states(4)).conj().imag
+    for start in (y0, y0.abs()[::2]):
+        alike(lambda t, y: -y * z.imag.sum(), start, grad=False)
+
+
+class Watching:
+    """Runs a traced graph, and looks at its inputs as compiled code would read them."""
+
+    def __init__(self, graph: Any) -> None:
+        self.graph = graph
+
+    def run(self, inputs: list[Tensor]) -> list[Tensor]:
+        for tensor in inputs:
+            assert tensor.is_contiguous()
+            assert not tensor.is_neg()
+        return list(self.graph(*inputs))
+
+
+@pytest.mark.parametrize("save", [ic.SaveAt(), ic.SaveAt(dense=True)], ids=["t1", "dense"])
+def test_cotangents_lie_in_memory_as_they_are_read(
+    save: ic.SaveAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from isocline.compile import program
+
+    monkeypatch.setattr(program, "built", lambda traced, *_: Watching(traced.graph))
+    y0 = states(3).requires_grad_()
+    sol = ic.solve(lambda t, y: -y, y0, 0.0, 1.0, compile=True, save=save, **SHORT)
+    ys = sol(torch.tensor([0.5], dtype=torch.float64)) if save.dense else sol.ys
+    one = torch.ones((), dtype=torch.float64)
+    cotangents = [one.expand(ys.shape), torch.complex(one, -one).conj().imag.expand(ys.shape)]
+    for cotangent in cotangents:
+        (found,) = torch.autograd.grad(ys, y0, cotangent, retain_graph=True)
+        (doubled,) = torch.autograd.grad(ys, y0, 2 * torch.ones_like(ys), retain_graph=True)
+        torch.testing.assert_close(2 * found, doubled)
+
+
+def test_a_buffer_changed_before_the_backward_pass_is_an_error() -> None:
+    class Buffered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("k", torch.ones(2, dtype=torch.float64))
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return -y * self.k
+
+    field = Buffered()
+
+    def loss() -> Tensor:
+        y0 = states(3, 2).requires_grad_()
+        return ic.solve(field, y0, 0.0, 1.0, compile=True, **SHORT).ys.sum()
+
+    loss().backward()
+    late = loss()
+    field.k.mul_(2)
+    with pytest.raises(ic.GradientError, match=r"shape \(2,\).*changed in place"):
+        late.backward()
+    with torch.no_grad():
+        loss()
+    with torch.inference_mode():  # its changes are not counted
+        field.k = torch.ones(2, dtype=torch.float64)
+    loss().backward()
+
+
+def test_a_tensor_of_another_layout_or_number_of_dimensions() -> None:
+    def field(t: Tensor, y: Tensor, k: Tensor) -> Tensor:
+        return -(k @ y) if k.layout is torch.sparse_coo else -k * y
+
+    y0 = states(3, 3)
+    sparse = torch.eye(3, dtype=torch.float64).to_sparse()
+    eager_after("layout torch.sparse_coo", field, y0, grad=False, args=(sparse,))
+    # The rows of the second are as many as those of the batch.
+    for k in (states(3, 1), states(3), torch.tensor(2.0, dtype=torch.float64), states(3, 3)):
+        alike(field, y0, grad=False, args=(k,))
+
+
+def test_what_is_nested_too_deeply() -> None:
+    deep: list[Any] = [torch.ones(2)]
+    for _ in range(3000):
+        deep = [deep]
+    eager_after("nested too deeply", lambda t, y: -y * len(deep), states(3, 2))
+
+
+def test_writes_by_operators_over_lists_are_seen() -> None:
+    class Writing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("one", torch.zeros(2))
+            self.register_buffer("other", torch.zeros(2))
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            torch._foreach_add_([self.one, self.other], 1.0)
+            return -y
+
+    with pytest.warns(ic.CompileWarning, match="writes into a tensor that it holds"):
+        ic.solve(Writing(), states(3, 2), 0.0, 1.0, compile=True, **SHORT)
+
+    def body(y: Tensor, sums: Tensor) -> tuple[Tensor, ...]:
+        return (torch.cumsum(y, 0, out=sums),)
+
+    with pytest.raises(tracing.Untraceable, match="writes into a tensor"):
+        tracing.trace(body, [torch.ones(2), torch.ones(2)])
+    rows = torch.ones(2, 2)
+
+    def parts(y: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        rows.unbind()[1].add_(y)
+        return (y * 1,)
+
+    with pytest.raises(tracing.Untraceable, match="writes into a tensor"):
+        tracing.trace(parts, [torch.ones(2), rows])
+
+
+def test_attention_without_dropout_draws_nothing() -> None:
+    def attend(dropout: float) -> Any:
+        def body(q: Tensor) -> tuple[Tensor, ...]:
+            function = torch.nn.functional.scaled_dot_product_attention
+            return (function(q, q, q, dropout_p=dropout),)
+
+        return body
+
+    q = torch.ones(1, 2, 4, 8)
+    assert tracing.trace(attend(0.0), [q]).text
+    with pytest.raises(tracing.Untraceable, match="random numbers"):
+        tracing.trace(attend(0.5), [q])

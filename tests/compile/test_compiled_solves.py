@@ -143,3 +143,17 @@ def test_arguments_and_convolutions() -> None:
         context = states(batch, 4, 5, 5).requires_grad_()
         watched = [context, *layer.parameters()]
         alike(conv, states(batch, 4, 5, 5), watched, args=(context,))
+
+
+@pytest.mark.slow
+def test_an_operator_that_cannot_be_compiled_ahead_of_time() -> None:
+    matrix = torch.eye(2) + 0.1 * torch.ones(2, 2)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return -torch.linalg.solve(matrix, y)
+
+    y0 = torch.ones(2, 3)
+    for _ in range(2):
+        with pytest.warns(ic.CompileWarning, match=r"solve.*cannot be compiled ahead of time"):
+            fast = ic.solve(field, y0, 0.0, 1.0, compile=True, **LOOSE)
+        assert torch.equal(fast.ys, ic.solve(field, y0, 0.0, 1.0, **LOOSE).ys)

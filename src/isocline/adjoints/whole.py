@@ -36,9 +36,13 @@ def walk_whole(
         inputs: those that the solver depends on, in its own order.
         totals: for the gradients of the inputs.
         cotangents: of the answer.
+
+    Raises:
+        GradientError: if a tensor that the field uses was changed since.
     """
     field = replay.problem.field
     stepper = solver.bind(field, field.packing)
+    stepper.demand_unchanged()
     buffers = [torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in inputs]
     totals.totals = list(buffers)
     end = torch.zeros_like(replay.problem.y0)

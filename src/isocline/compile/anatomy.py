@@ -9,56 +9,19 @@ while it is evaluated, such as a counter, is left out.
 from __future__ import annotations
 
 import contextlib
-import enum
 import functools
-import types
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["Anatomy", "Site", "dissect"]
+from .sites import MISSING, Place, Site
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
+__all__ = ["Anatomy"]
+
 _LIMIT = 20_000
 """Sites after which a callable counts as too large to look through."""
-
-_MISSING = object()
-
-
-class Site(NamedTuple):
-    """A place where a value was found.
-
-    Attributes:
-        path: how to get there from the callable, for messages.
-        read: reads it again; `_MISSING` where it is gone.
-        value: what was there: a plain value, or an object of which the identity counts.
-    """
-
-    path: str
-    read: Callable[[], Any]
-    value: Any
-
-    @property
-    def entry(self) -> tuple[dict[Any, Any] | None, Any]:
-        """The dictionary and key that it is the entry of, if it is one."""
-        read = self.read
-        if isinstance(read, functools.partial):
-            holder = getattr(read.func, "__self__", None)
-            if isinstance(holder, dict):
-                return holder, read.args[0]
-        return None, None
-
-    @property
-    def same(self) -> bool:
-        """Whether the same is there now."""
-        now = self.read()
-        if now is self.value:
-            return True
-        if type(now) is not type(self.value) or not isinstance(now, (*_PLAIN, enum.Enum)):
-            return False
-        return bool(now == self.value)
 
 
 class Anatomy:
@@ -70,6 +33,9 @@ class Anatomy:
         sites: everything but tensors whose change makes a trace void.
         tensors: where tensors are; a tensor that was found twice stands there once.
         parameters: ids of those that are parameters or buffers of modules.
+        opaque: what may change unseen, with its type.
+        codes: the skeleton has their ids: kept, so that these stay theirs.
+        holders, sequences, places: where code may leave something.
     """
 
     def __init__(self) -> None:
@@ -78,18 +44,19 @@ class Anatomy:
         self.sites: list[Site] = []
         self.tensors: list[Site] = []
         self.parameters: set[int] = set()
-        self.codes: list[Any] = []  # the skeleton has their ids: kept, so that these stay theirs
+        self.opaque: list[tuple[str, str]] = []
+        self.codes: list[Any] = []
         self.holders: list[dict[Any, Any]] = []
+        self.sequences: list[list[Any] | deque[Any]] = []
+        self.places: list[Place] = []
         self._quick: list[tuple[dict[Any, Any], Any, Any]] = []
         self._lengths: list[tuple[Any, int]] = []
         self._slow: list[Site] = []
-        self._known: dict[int, int] = {}
-        self._seen: dict[int, int] = {}
 
     def holds(self) -> bool:
         """Whether nothing has changed: what is asked before every solve."""
         for holder, key, value in self._quick:
-            if holder.get(key, _MISSING) is not value:
+            if holder.get(key, MISSING) is not value:
                 return False
         for holder, length in self._lengths:
             if len(holder) != length:
@@ -146,6 +113,8 @@ class Anatomy:
     def preserved(self) -> Iterator[None]:
         """Put everything back at the end: a trace leaves no counts and no fake tensors behind."""
         before = [(holder, dict(holder)) for holder in self.holders]
+        elements = [(sequence, list(sequence)) for sequence in self.sequences]
+        there = [(place, place.read()) for place in self.places]
         try:
             yield
         finally:
@@ -153,183 +122,12 @@ class Anatomy:
                 for key in set(holder) - set(entries):
                     del holder[key]
                 for key, value in entries.items():
-                    if holder.get(key, _MISSING) is not value:
+                    if holder.get(key, MISSING) is not value:
                         holder[key] = value
-
-    # --- the walk -------------------------------------------------------------------------
-
-    def visit(self, thing: Any, path: str, read: Callable[[], Any]) -> None:
-        """Note what is at `path`, and what it holds."""
-        if len(self.skeleton) > _LIMIT:
-            return
-        if isinstance(thing, Tensor):
-            self._tensor(thing, path, read)
-        elif isinstance(thing, (*_PLAIN, enum.Enum)):
-            self.skeleton.append((path, type(thing)))
-            self.plain[path] = thing
-            self.sites.append(Site(path, read, thing))
-        elif id(thing) in self._seen:
-            self.skeleton.append((path, self._seen[id(thing)]))
-            self.sites.append(Site(path, read, thing))
-        else:
-            self._seen[id(thing)] = len(self._seen)
-            self._object(thing, path, read)
-
-    def _tensor(self, tensor: Tensor, path: str, read: Callable[[], Any]) -> None:
-        place = self._known.get(id(tensor))
-        if place is None:
-            place = self._known[id(tensor)] = len(self.tensors)
-            self.tensors.append(Site(path, read, tensor))
-        else:  # tied to the one found before: that they are the same tensor is part of the trace
-            self.sites.append(Site(path, read, tensor))
-        if isinstance(tensor, nn.Parameter) or "_buffers" in path:
-            self.parameters.add(id(tensor))
-        self.skeleton.append((path, ("tensor", place)))
-
-    def _object(self, thing: Any, path: str, read: Callable[[], Any]) -> None:
-        if isinstance(thing, dict):
-            self._mapping(thing, path)
-        elif isinstance(thing, (tuple, list)):
-            self.skeleton.append((path, (type(thing), len(thing))))
-            if isinstance(thing, list):
-                self._count(thing, path)
-            for i, part in enumerate(thing):
-                self._part(part, f"{path}[{i}]", functools.partial(_item, thing, i))
-        elif isinstance(thing, types.FunctionType):
-            self._function(thing, path)
-        elif isinstance(thing, types.MethodType):
-            self.skeleton.append((path, "method"))
-            for name in ("__self__", "__func__"):
-                part = getattr(thing, name)
-                self.visit(part, f"{path}.{name}", functools.partial(_itself, part))
-        elif isinstance(thing, functools.partial):
-            self.skeleton.append((path, "partial"))
-            for name in ("func", "args", "keywords"):
-                part = getattr(thing, name)
-                self.visit(part, f"{path}.{name}", functools.partial(_itself, part))
-        elif isinstance(thing, (set, frozenset)) and all(isinstance(x, _PLAIN) for x in thing):
-            self.visit(repr(sorted(map(repr, thing))), path, lambda: repr(sorted(map(repr, thing))))
-        elif _foreign(thing):
-            self.codes.append(thing)
-            self.skeleton.append((path, ("opaque", id(thing))))
-        else:
-            self._instance(thing, path)
-
-    def _mapping(self, thing: dict[Any, Any], path: str) -> None:
-        self.skeleton.append((path, (type(thing), tuple(map(str, thing)))))
-        self._count(thing, path)
-        self.holders.append(thing)
-        for key, part in list(thing.items()):
-            self._entry(thing, key, part, f"{path}[{key!r}]")
-
-    def _entry(self, thing: dict[Any, Any], key: Any, part: Any, path: str) -> None:
-        self._part(part, path, functools.partial(thing.get, key, _MISSING))
-
-    def _count(self, thing: Any, path: str) -> None:
-        self.sites.append(Site(f"len({path})", functools.partial(len, thing), len(thing)))
-
-    def _function(self, thing: types.FunctionType, path: str) -> None:
-        code = thing.__code__
-        self.codes.append(code)
-        self.skeleton.append((path, ("code", id(code))))
-        if (thing.__module__ or "").split(".")[0] == "torch":
-            return
-        for i, cell in enumerate(thing.__closure__ or ()):
-            name, reader = code.co_freevars[i], functools.partial(_content, cell)
-            self._part(reader(), f"{path}.{name}", reader)
-        for i, part in enumerate(thing.__defaults__ or ()):
-            self._part(part, f"{path}.__defaults__[{i}]", functools.partial(_itself, part))
-        if thing.__kwdefaults__:
-            self.visit(thing.__kwdefaults__, f"{path}.__kwdefaults__", lambda: thing.__kwdefaults__)
-        for name in dict.fromkeys(name for inner in _codes(code) for name in inner.co_names):
-            part = thing.__globals__.get(name, _MISSING)
-            if part is not _MISSING and not isinstance(part, types.ModuleType):
-                reader = functools.partial(thing.__globals__.get, name, _MISSING)
-                self._part(part, f"{path}.{name}", reader)
-
-    def _part(self, part: Any, path: str, reader: Callable[[], Any]) -> None:
-        if not isinstance(part, (Tensor, *_PLAIN, enum.Enum)):
-            self.sites.append(Site(path, reader, part))
-        self.visit(part, path, reader)
-
-    def _instance(self, thing: Any, path: str) -> None:
-        kind = type(thing)
-        self.codes.append(kind)
-        self.skeleton.append((path, ("instance", id(kind))))
-        attributes = getattr(thing, "__dict__", None)
-        if isinstance(attributes, dict):
-            self.skeleton.append((path, tuple(map(str, attributes))))
-            self._count(attributes, path)
-            self.holders.append(attributes)
-            for name, part in list(attributes.items()):
-                if not (isinstance(thing, nn.Module) and _idle(name)):
-                    self._entry(attributes, name, part, f"{path}.{name}")
-        for cls in kind.__mro__:
-            if _own(cls):
-                self._class(cls, path)
-
-    def _class(self, cls: type, path: str) -> None:
-        for name, part in list(vars(cls).items()):
-            if name.startswith("__") and name not in ("__call__",):
-                continue
-            wrapped = getattr(part, "__func__", None) or getattr(part, "fget", None) or part
-            if isinstance(wrapped, (Tensor, types.FunctionType, *_PLAIN)):
-                where = f"{path}.{cls.__name__}.{name}"
-                reader = functools.partial(_class_entry, cls, name)
-                self._part(wrapped, where, reader)
-
-
-def dissect(thing: Any, path: str = "field") -> Anatomy:
-    """Everything that `thing` visibly holds; the thing itself is not kept alive."""
-    found = Anatomy()
-    found.visit(thing, path, _unknown)
-    return found
-
-
-def _own(cls: type) -> bool:
-    """Whether a class is somebody's own: not Python's and not torch's, which do not change."""
-    return cls.__module__.split(".")[0] not in ("builtins", "torch", "abc", "typing", "collections")
-
-
-def _foreign(thing: Any) -> bool:
-    """Whether only the identity of a thing is to be looked at."""
-    if isinstance(thing, (type, types.ModuleType, types.BuiltinFunctionType)):
-        return True
-    return not isinstance(thing, nn.Module) and not _own(type(thing))
-
-
-def _idle(name: str) -> bool:
-    """Whether an attribute of every module has no part in calling it."""
-    private = ("state_dict", "non_persistent", "with_kwargs", "always_called", "is_full")
-    return name.startswith("_") and any(part in name for part in private)
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
-
-
-def _unknown() -> Any:
-    return _MISSING
-
-
-def _itself(thing: Any) -> Any:
-    return thing
-
-
-def _item(thing: Any, index: int) -> Any:
-    return thing[index] if index < len(thing) else _MISSING
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # still empty
-        return _MISSING
-
-
-def _class_entry(cls: type, name: str) -> Any:
-    part = vars(cls).get(name, _MISSING)
-    return getattr(part, "__func__", None) or getattr(part, "fget", None) or part
+            for sequence, parts in elements:
+                if list(map(id, sequence)) != list(map(id, parts)):
+                    sequence.clear()
+                    sequence.extend(parts)
+            for place, value in there:
+                if place.read() is not value:
+                    place.write(value)

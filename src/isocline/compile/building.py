@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import platform
 import sys
@@ -58,7 +59,10 @@ def built(traced: Traced, passes: Passes, cache: Cache, what: str) -> Runner:
             return _compiled(traced, passes, workspace, cache.headers())
 
     path = cache.get(_key(traced, passes), build)
-    return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+    try:
+        return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
+    except RuntimeError as error:
+        raise BuildError(f"what was compiled cannot be loaded: {_first(error)}") from error
 
 
 def _compiled(traced: Traced, passes: Passes, workspace: Path, headers: Path) -> Path:
@@ -73,9 +77,29 @@ def _compiled(traced: Traced, passes: Passes, workspace: Path, headers: Path) ->
         try:
             found = aot_compile(graph, inputs, options=_OPTIONS | options)
         except Exception as error:
-            first = str(error).strip().split("\n")[0][:300]
-            raise BuildError(f"compiling it failed with {type(error).__name__}: {first}") from error
+            name = type(error).__name__
+            raise BuildError(f"compiling it failed with {name}: {_first(error)}") from error
+    _demand_whole(workspace)
     return Path(str(found))
+
+
+def _demand_whole(workspace: Path) -> None:
+    """Raise where the library would call operators by a file that lies beside it, by their names.
+
+    Inductor has no C function for these, such as torch.linalg.solve; the library alone cannot run.
+    """
+    for path in workspace.rglob("*.json"):
+        text = path.read_text()
+        found = json.loads(text) if text else None
+        nodes = found.get("nodes") if isinstance(found, dict) else None
+        names = sorted({node["node"]["target"] for node in nodes or ()})
+        if names:
+            raise BuildError(f"{', '.join(names)} cannot be compiled ahead of time")
+
+
+def _first(error: Exception) -> str:
+    """The first line of a message."""
+    return str(error).strip().split("\n")[0][:300]
 
 
 @contextlib.contextmanager
@@ -137,9 +161,11 @@ def _processor() -> str:
 
 
 def _demand_compiler() -> None:
+    import shlex
     import shutil
 
-    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    given = shlex.split(os.environ.get("CXX", ""))  # it may have arguments, or begin with ccache
+    name = given[0] if given else "clang++" if sys.platform == "darwin" else "g++"
     if shutil.which(name) is None:
         raise BuildError(f"there is no C++ compiler {name!r}: install one, or set CXX to yours")
 

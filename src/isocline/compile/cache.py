@@ -41,7 +41,10 @@ def default_folder() -> Path:
     if named:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "isocline"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "isocline"
+    except RuntimeError as error:
+        raise CacheError(f"{error} Set ISOCLINE_CACHE_DIR to a folder of your own.") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,17 @@ class Cache:
             build: makes it in the empty private folder that it is given, and says where it is.
 
         Raises:
-            CacheError: if the folder belongs to someone else, or an artifact does.
+            CacheError: if the folder or an artifact belongs to someone else, or cannot be read or
+                written to.
         """
+        try:
+            return self._got(key, build)
+        except CacheError:
+            raise
+        except OSError as error:
+            raise CacheError(f"the cache folder {self.folder} cannot be used: {error}") from error
+
+    def _got(self, key: str, build: Callable[[Path], Path]) -> Path:
         self._prepare()
         path = self.folder / f"{key}.so"
         if not self._whole(path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -17,13 +18,14 @@ from ..events import Event
 from ..problem import Plan, Problem
 from ..solvers.explicit import ExplicitRungeKutta
 from ..transforms import active
-from .anatomy import Anatomy, dissect
+from .anatomy import Anatomy
 from .building import BuildError
 from .cache import Cache, CacheError
 from .passes import Passes
 from .program import Program, Request, Subject
 from .solver import CompiledSolver
 from .tracing import Untraceable
+from .walk import dissect
 
 __all__ = ["compiled"]
 
@@ -48,15 +50,36 @@ def compiled(
     """
     before, recording = problem.field.evaluations, torch.is_grad_enabled()
     try:
-        # What is kept must serve solves outside of inference mode too.
-        with torch.inference_mode(False):
+        if active():
+            raise _Unfit("it is inside of a transform of torch.func: leave out `compile` there")
+        # What is kept must serve solves outside of inference mode too, and traces are no part of
+        # what the caller's hooks are to see: activation checkpointing counts what is saved.
+        with torch.inference_mode(False), _no_hooks():
             return _compiled(problem, plan, adjoint if recording else None, events, norm)
     except (_Unfit, Untraceable, BuildError, CacheError) as reason:
         text = f"`compile=True`: the solve runs uncompiled, since {reason}."
-        warnings.warn(text, CompileWarning, stacklevel=4)
+        warnings.warn(text, CompileWarning, stacklevel=5)
         return plan
     finally:
         problem.field.evaluations = before  # looking at a field is no part of the solve
+
+
+@contextlib.contextmanager
+def _no_hooks() -> Iterator[None]:
+    """Inside, the hooks for saved tensors that the caller may have set are not there.
+
+    They cannot be covered by others: torch.func, which a field may use, allows for none.
+    """
+    hooks: Any = torch._C._autograd
+    taken = []
+    while (top := hooks._top_saved_tensors_default_hooks(True)) is not None:
+        hooks._pop_saved_tensors_default_hooks()
+        taken.append(top)
+    try:
+        yield
+    finally:
+        for pack, unpack in reversed(taken):
+            hooks._push_saved_tensors_default_hooks(pack, unpack)
 
 
 def _compiled(
@@ -78,10 +101,8 @@ def _compiled(
         packed(problem.y0.new_tensor(problem.t0), problem.y0.detach())
 
     known, anatomy = _find(packed.func, evaluate)
-    of_args = dissect(packed.args, "args") if packed.args else None
+    of_args = _dissected(packed.args, "args") if packed.args else None
     tensors = _tensors(anatomy, of_args)
-    if active():
-        raise _Unfit("it is inside of a transform of torch.func: leave out `compile` there")
     fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
     subject = Subject(packed.func, packed.args, packed.packing, tensors, fixed, anatomy)
     program = known.program(request, subject, of_args)
@@ -116,6 +137,23 @@ def _demand_fit(
         raise _Unfit(f"output of {solver.name} between steps takes further stages: take Tsit5")
     if adjoint is not None and not (isinstance(adjoint, Checkpointed) and adjoint.slots is None):
         raise _Unfit(f"adjoint={adjoint!r} is not compiled: take Checkpointed()")
+
+
+def _dissected(thing: Any, path: str) -> Anatomy:
+    """Everything that `thing` holds, if all of it can be looked at."""
+    try:
+        found = dissect(thing, path)
+    except RecursionError:
+        raise _Unfit(f"what {path} holds is nested too deeply: pass tensors by `args=`") from None
+    if found.too_large:
+        raise _Unfit(f"{path} holds too many things to look through: pass tensors by `args=`")
+    if found.opaque:
+        where, kind = found.opaque[0]
+        raise _Unfit(
+            f"what {where} holds, a {kind}, cannot be found out, nor whether it changes: pass "
+            "tensors by `args=`, and numbers in lists, dicts or plain objects"
+        )
+    return found
 
 
 def _tensors(*anatomies: Anatomy | None) -> list[Tensor]:
@@ -171,6 +209,9 @@ class _Seen(NamedTuple):
     changes: int
 
 
+_MAX_FIELDS = 256
+"""Fields that are known at a time: what is known of one may keep parts of it alive."""
+
 _FIELDS: dict[int, _Seen] = {}
 """Fields met before, by id."""
 
@@ -185,9 +226,7 @@ def _find(func: Callable[..., Any], probe: Callable[[], Any]) -> tuple[_Kind, An
         seen = None
     if seen is not None and seen.anatomy.holds():
         return seen.kind, seen.anatomy
-    anatomy = dissect(func)
-    if anatomy.too_large:
-        raise _Unfit("the field holds too many things to look through: pass tensors by `args=`")
+    anatomy = _dissected(func, "field")
     kinds = _KINDS.setdefault(anatomy.root, [])
     kind = next((kind for kind in kinds if anatomy.key(kind.volatile) == kind.key), None)
     changes = 0 if seen is None else seen.changes + (kind is not seen.kind)
@@ -211,7 +250,10 @@ def _remember(func: Callable[..., Any], anatomy: Anatomy, kind: _Kind, changes: 
         reference = weakref.ref(func, lambda _: _FIELDS.pop(key, None))
     except TypeError:  # it cannot be referred to weakly: it is looked through at every solve
         return
+    _FIELDS.pop(key, None)
     _FIELDS[key] = _Seen(reference, anatomy, kind, changes)
+    while len(_FIELDS) > _MAX_FIELDS:
+        _FIELDS.pop(next(iter(_FIELDS)), None)  # the one met first
 
 
 def _volatile(probe: Callable[[], Any], anatomy: Anatomy) -> frozenset[str]:

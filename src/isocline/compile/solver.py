@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import GradientError
 from ..problem import PackedField, Plan
 from ..solvers.base import DensePiece, Field, Memory, Solver, Step, Time
 from ..solvers.complete import CompleteSolver, CompleteStepper
@@ -87,6 +88,12 @@ class _CompiledStepper(CompleteStepper):
         if vectors:
             common += [_vector(plan.rtol, self), _vector(plan.atol, self)]
         slots = zip(program.slots, used, strict=True)
+        # Version counters: a backward pass over other values would be wrong.
+        self._versions = [
+            (tensor, tensor._version)
+            for tensor in used
+            if differentiable and not tensor.is_inference()
+        ]
         common += [tensor.contiguous() if slot.dynamic else tensor for slot, tensor in slots]
         self._common = common
         self._run = program.step.run
@@ -96,15 +103,14 @@ class _CompiledStepper(CompleteStepper):
         self._per_step = self.table.stages - int(self._fsal)
 
     def begin(self, t0: float, t1: float, y: Tensor) -> tuple[Memory, float]:
-        self._demand(y)
+        y = self._packed(y.detach())
         self._times[0], self._times[1] = t0, t1
         start = self._program.start(self._subject)
-        slope, h = start.run([self._clock, y.detach(), *self._common])
+        slope, h = start.run([self._clock, y, *self._common])
         self.field.evaluations += 2
         return Memory(slope), h.item()
 
     def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Memory:
-        self._demand(y)
         if f0 is not None or not self._fsal:
             return Memory(f0)
         time = torch.tensor(float(t), dtype=self.field.packing.time_dtype)
@@ -112,6 +118,7 @@ class _CompiledStepper(CompleteStepper):
 
     def step(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
         self._times[0], self._times[1] = t, t_next  # type: ignore[assignment]
+        y = self._packed(y)
         self.field.evaluations += self._per_step
         if self._fsal:
             first = memory.slope if memory is not None else None
@@ -136,17 +143,27 @@ class _CompiledStepper(CompleteStepper):
         totals: Sequence[Tensor],
     ) -> Tensor:
         self._times[0], self._times[1] = t, t_next
-        own = [cotangent.contiguous()]
+        y = self._packed(y)
+        own = [_plain(cotangent)]
         count = self.table.needed
         if self._program.request.stages:
             count = self.table.stages
             if slopes is None:
                 slopes = y.new_zeros(count, y.numel())
-            own.append(slopes.reshape(-1))
+            own.append(_plain(slopes.reshape(-1)))
         self.field.evaluations += count
         assert self._pull is not None
         found: Tensor = self._pull([self._clock, y, *own, *self._common, *totals])[0]
         return found
+
+    def demand_unchanged(self) -> None:
+        for tensor, version in self._versions:
+            if tensor._version != version:
+                raise GradientError(
+                    f"a tensor of shape {tuple(tensor.shape)} that the field uses was changed in "
+                    "place after the solve, before its backward pass: the gradient would be that "
+                    "of another solve. Call backward() first, or change a copy."
+                )
 
     def outline(self, t: float, t_next: float, y: Tensor) -> DensePiece:
         return self.piece(t, t_next, y, y.detach().new_zeros(self.table.stages, y.numel()))
@@ -155,10 +172,11 @@ class _CompiledStepper(CompleteStepper):
         """The interpolant of a step."""
         return DensePiece(t, t_next, y, slopes, self._program.weights, float(CENTRE))
 
-    def _demand(self, y: Tensor) -> None:
-        """What a solve starts from is what the artifacts were made for; they do not look."""
-        if y.dtype is not self._dtype or y.shape != (self._size,) or not y.is_contiguous():
+    def _packed(self, y: Tensor) -> Tensor:
+        """A state as the artifacts were made for it; they do not look. A start may be a view."""
+        if y.dtype is not self._dtype or y.shape != (self._size,):
             raise AssertionError(f"a packed state was expected, not {y.dtype} {tuple(y.shape)}")
+        return y if y.is_contiguous() and not y.is_neg() else _plain(y)
 
 
 @dataclass(slots=True)
@@ -191,4 +209,9 @@ class _CompiledStep(Step):
 def _vector(tolerance: Any, stepper: _CompiledStepper) -> Tensor:
     """A tolerance as a packed vector."""
     tensor = torch.as_tensor(tolerance, dtype=stepper._dtype)
-    return tensor.detach().expand(stepper._size).contiguous()
+    return _plain(tensor.detach().expand(stepper._size))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A tensor that lies in memory as it is read: artifacts do not look."""
+    return tensor.resolve_conj().resolve_neg().contiguous()

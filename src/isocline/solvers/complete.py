@@ -67,6 +67,10 @@ class CompleteStepper(ABC):
         """
 
     @abstractmethod
+    def demand_unchanged(self) -> None:
+        """Raise GradientError if a tensor that the steps used has been written to since."""
+
+    @abstractmethod
     def outline(self, t: float, t_next: float, y: Tensor) -> DensePiece:
         """The interpolant of a step from y, with zeros in the place of its slopes."""
 
