@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -172,13 +173,17 @@ class _Kind:
         volatile: paths of what the field changes by itself.
         key: of the structure, that left out.
         alive: objects whose ids the key names.
+        shapes: of the tensors that the first of them held.
         programs: with the structure of the arguments that each was made for.
+        failures: what could not be made, and why: it is not tried again.
     """
 
     volatile: frozenset[str]
     key: Any
     alive: list[Any]
+    shapes: list[torch.Size]
     programs: list[tuple[Any, Program]] = field(default_factory=list)
+    failures: deque[_Failure] = field(default_factory=lambda: deque(maxlen=64))
 
     def program(self, request: Request, subject: Subject, of_args: Anatomy | None) -> Program:
         """One that fits, made if there is none."""
@@ -186,11 +191,61 @@ class _Kind:
         for known, program in self.programs:
             if known == key and program.fits(request, subject.packing, subject.tensors):
                 return program
-        if sum(known != key for known, _ in self.programs) >= _MAX_KINDS:
-            raise _Unfit("its arguments change from solve to solve: pass numbers as tensors")
-        program = Program(subject, request, Cache(), _name(subject.func), self.volatile)
+        layout = _layout(subject)
+        for failure in self.failures:
+            if failure.layout == layout and failure.key == key and request.matches(failure.request):
+                raise _Unfit(failure.reason)
+        self._demand_few(request, key)
+        try:
+            program = Program(subject, request, Cache(), _name(subject.func), self.volatile)
+        except (Untraceable, BuildError) as reason:
+            self.failures.append(_Failure(key, request, layout, str(reason)))
+            raise
         self.programs.append((key, program))
         return program
+
+    def _demand_few(self, request: Request, key: Any) -> None:
+        """Refuse to compile without end."""
+        keys: list[Any] = []
+        for known, _ in self.programs:
+            if known != key and known not in keys:
+                keys.append(known)
+        if len(keys) >= _MAX_KINDS:
+            raise _Unfit("its arguments change from solve to solve: pass numbers as tensors")
+        alike = [known == key and made.request.matches(request) for known, made in self.programs]
+        if sum(alike) >= _MAX_KINDS:
+            raise _Unfit(
+                f"its state and tensors come in more than {_MAX_KINDS} layouts, and each needs a "
+                "compilation of its own: let nothing vary but the first axis of y0, the batch"
+            )
+
+
+class _Failure(NamedTuple):
+    """What could not be compiled.
+
+    Attributes:
+        key: structure of the arguments.
+        request: what was asked for.
+        layout: of the state and the tensors.
+        reason: as a warning says it.
+    """
+
+    key: Any
+    request: Request
+    layout: Any
+    reason: str
+
+
+def _layout(subject: Subject) -> Any:
+    """What a failure may depend on besides the code; how many samples a batch has is not in it."""
+    packing = subject.packing
+    many = (packing.batch or 0) >= 2
+    shapes = [shape[1:] if many else shape for shape in packing.shapes]
+    tensors = [
+        (type(x), x.dtype, x.layout, x.device, x.dim(), x.is_neg(), x.is_conj())
+        for x in subject.tensors
+    ]
+    return packing.dtypes, packing.device, many, shapes, tensors
 
 
 class _Seen(NamedTuple):
@@ -231,16 +286,35 @@ def _find(func: Callable[..., Any], probe: Callable[[], Any]) -> tuple[_Kind, An
     kind = next((kind for kind in kinds if anatomy.key(kind.volatile) == kind.key), None)
     changes = 0 if seen is None else seen.changes + (kind is not seen.kind)
     if kind is None:
-        # A function written in a loop is a new object each time: its code is what comes back.
-        same = len(kinds) if anatomy.root[0] == "code" else changes
-        if same >= _MAX_KINDS:
+        if _turns(anatomy, kinds, changes) >= _MAX_KINDS:
             raise _Unfit(_changing(anatomy, kinds))
         volatile = _volatile(probe, anatomy)
-        kind = _Kind(volatile, anatomy.key(volatile), anatomy.codes)
+        kind = _Kind(volatile, anatomy.key(volatile), anatomy.codes, _shapes(anatomy))
         kinds.append(kind)
     anatomy.settle(kind.volatile)
     _remember(func, anatomy, kind, changes)
     return kind, anatomy
+
+
+def _shapes(anatomy: Anatomy) -> list[torch.Size]:
+    return [tensor.shape for tensor in anatomy.read() or ()]
+
+
+def _turns(anatomy: Anatomy, kinds: list[_Kind], changes: int) -> int:
+    """How often one field has become another kind, as far as can be told.
+
+    A function written in a loop is a new object each time: its code is what comes back. Objects
+    of one class may well be different models; those that differ in numbers alone are one that
+    changes, and there is an end to models too.
+    """
+    if anatomy.root[0] == "code":
+        return len(kinds)
+    shapes = _shapes(anatomy)
+    alike = [
+        bool(kind.shapes == shapes and kind.key[0] == anatomy.key(kind.volatile)[0])
+        for kind in kinds
+    ]
+    return max(changes, sum(alike), len(kinds) // 8)
 
 
 def _remember(func: Callable[..., Any], anatomy: Anatomy, kind: _Kind, changes: int) -> None:

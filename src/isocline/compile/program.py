@@ -14,13 +14,16 @@ from torch import Tensor
 from ..solvers.tableau import Tableau, centred
 from ..state import Packing, tree_rebuild
 from .anatomy import Anatomy
-from .building import Runner, built
+from .building import BuildError, Runner, built
 from .cache import Cache
 from .formulas import Formula, Layout
 from .passes import Passes
 from .tracing import Traced, Untraceable, trace
 
 __all__ = ["Program", "Request", "Subject"]
+
+_MAX_RUNNERS = 16
+"""Artifacts of a program besides its step; each choice of what requires grad needs its own."""
 
 
 class Request(NamedTuple):
@@ -145,6 +148,7 @@ class Program:
     ) -> None:
         self.request, self._cache, self._name = request, cache, name
         self._runners: dict[str, Runner] = {}
+        self._failed: dict[str, str] = {}
         rows = [[float(x) for x in centred(row)] for row in request.tableau.interpolant]
         # Coefficients of the interpolant about `CENTRE`, (rows, degree).
         self.weights = torch.tensor(rows, dtype=torch.float64)
@@ -183,25 +187,38 @@ class Program:
 
     def start(self, subject: Subject) -> Runner:
         """The start of a solve: slope and first step."""
-        if "start" not in self._runners:
-            formula = self._formula(subject)
-            with subject.anatomy.preserved():
-                traced = self._trace(formula.start, subject, [])
-            self._runners["start"] = self._built(traced, "the start")
-        return self._runners["start"]
+        return self._once("start", "the start", lambda: self._start(subject))
 
     def pull(self, subject: Subject) -> Runner:
         """The pull-back of a step, for the tensors that require grad in this subject."""
         flags = [subject.tensors[slot.place].requires_grad for slot in self.slots]
-        key = f"pull {flags}"
+        return self._once(f"pull {flags}", "the gradient", lambda: self._pull(subject))
+
+    def _once(self, key: str, what: str, make: Callable[[], Traced]) -> Runner:
+        """What was made for `key`; why it cannot be made is remembered too."""
+        if key in self._failed:
+            raise Untraceable(self._failed[key])
         if key not in self._runners:
-            formula = self._formula(subject)
-            y = _flat(subject.packing)
-            own = [y, *([y.repeat(self.rows)] if self.request.stages else [])]
-            with subject.anatomy.preserved():
-                traced = self._trace(formula.pull, subject, own, totals=True)
-            self._runners[key] = self._built(traced, "the gradient")
+            if len(self._runners) >= _MAX_RUNNERS:
+                raise Untraceable("other tensors of it require grad at every solve")
+            try:
+                self._runners[key] = self._built(make(), what)
+            except (Untraceable, BuildError) as reason:
+                self._failed[key] = str(reason)
+                raise
         return self._runners[key]
+
+    def _start(self, subject: Subject) -> Traced:
+        formula = self._formula(subject)
+        with subject.anatomy.preserved():
+            return self._trace(formula.start, subject, [])
+
+    def _pull(self, subject: Subject) -> Traced:
+        formula = self._formula(subject)
+        y = _flat(subject.packing)
+        own = [y, *([y.repeat(self.rows)] if self.request.stages else [])]
+        with subject.anatomy.preserved():
+            return self._trace(formula.pull, subject, own, totals=True)
 
     @property
     def rows(self) -> int:
