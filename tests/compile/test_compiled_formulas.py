@@ -26,6 +26,9 @@ SAVES = {
     "dense": ic.SaveAt(dense=True),
 }
 
+SHORT = {"solver": "midpoint", "dt0": 0.1, "controller": ic.Constant()}
+"""Quick to trace, where it is not the method that is tried."""
+
 
 def alike(field: Any, y0: Any, watched: Any = (), **options: Any) -> None:
     """A compiled solve and an eager one agree to rounding, and in their statistics."""
@@ -226,11 +229,11 @@ def test_a_changed_number_is_seen(interpreted: list[str]) -> None:
             return super().forward(t, y) * self.scale
 
     field = Scaled()
-    alike(field, states(3, 2))
+    alike(field, states(3, 2), **SHORT)
     field.scale = 2.0
-    alike(field, states(3, 2))
+    alike(field, states(3, 2), **SHORT)
     field.net[1] = nn.Softplus()
-    alike(field, states(3, 2))
+    alike(field, states(3, 2), **SHORT)
 
 
 def test_a_counter_is_left_as_it_was() -> None:
@@ -287,11 +290,11 @@ def test_a_part_that_was_replaced_is_seen() -> None:
             return self.functions[1](self.functions[0](self.linear(y)))
 
     field = Listed()
-    alike(field, states(3, 2))
+    alike(field, states(3, 2), **SHORT)
     field.functions[1] = torch.cos
-    alike(field, states(3, 2))
+    alike(field, states(3, 2), **SHORT)
     field.linear.bias = None
-    alike(field, states(3, 2))
+    alike(field, states(3, 2), **SHORT)
 
 
 @pytest.mark.slow
