@@ -130,6 +130,25 @@ def test_and_the_solve_computes_with_it(name: str) -> None:
         change(1.0)
 
 
+def test_new_code_and_defaults_in_an_old_function_are_seen() -> None:
+    def field(t: Tensor, y: Tensor, k: float = 1.0) -> Tensor:
+        return -y * k
+
+    def other(t: Tensor, y: Tensor, k: float = 1.0) -> Tensor:
+        return y * k
+
+    for name, value in (("__code__", other.__code__), ("__defaults__", (2.0,))):
+        found = dissect(field)
+        found.settle(frozenset())
+        assert found.holds()
+        setattr(field, name, value)
+        assert not found.holds()
+    reference = weakref.ref(field)
+    del field
+    assert reference() is None
+    assert not found.holds()
+
+
 class Opaque:
     def __init__(self, inside: Any) -> None:
         self.inside = inside

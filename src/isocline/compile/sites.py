@@ -7,6 +7,7 @@ import fractions
 import functools
 import hashlib
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ __all__ = [
     "PLAIN",
     "Place",
     "Site",
+    "attribute",
     "bytes_of",
     "class_entry",
     "content",
@@ -111,6 +113,11 @@ def unknown() -> Any:
 def itself(thing: Any) -> Any:
     """The thing, which cannot be replaced where it is."""
     return thing
+
+
+def attribute(reference: weakref.ref[Any], name: str) -> Any:
+    """An attribute of a thing that is not kept alive by the reader."""
+    return getattr(reference(), name, MISSING)
 
 
 def item(thing: Any, index: int) -> Any:

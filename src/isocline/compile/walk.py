@@ -20,6 +20,7 @@ from .sites import (
     PLAIN,
     Place,
     Site,
+    attribute,
     bytes_of,
     class_entry,
     content,
@@ -198,13 +199,14 @@ class _Walk:
             reader = functools.partial(content, cell)
             self.found.places.append(Place(reader, functools.partial(refill, cell)))
             self._named(reader(), f"{path}.{name}", reader, names)
-        for i, part in enumerate(thing.__defaults__ or ()):
-            self._named(part, f"{path}.__defaults__[{i}]", functools.partial(itself, part), names)
-        if thing.__kwdefaults__:
-            self.visit(thing.__kwdefaults__, f"{path}.__kwdefaults__", lambda: thing.__kwdefaults__)
+        reference = weakref.ref(thing)
         self._count(thing.__dict__, f"{path}.__dict__")
-        if thing.__dict__:
-            self.visit(thing.__dict__, f"{path}.__dict__", lambda: thing.__dict__)
+        for name in ("__defaults__", "__kwdefaults__", "__dict__"):
+            if part := getattr(thing, name):
+                self._part(part, f"{path}.{name}", functools.partial(attribute, reference, name))
+        if not installed(thing.__module__):  # a notebook puts new code into an old function
+            reader = functools.partial(attribute, reference, "__code__")
+            self.found.sites.append(Site(f"{path}.__code__", reader, code))
         self._globals(thing, path, names)
 
     def _globals(self, thing: types.FunctionType, path: str, names: dict[str, None]) -> None:
