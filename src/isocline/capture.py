@@ -86,8 +86,6 @@ def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = No
             "solve and close over them, call `.eval()`, or use `adjoint=Direct()`."
         )
     written = writes.found()
-    if written:
-        _check_repeatable(field, t, leaf, value, written)
     used = _follow(value, leaf, found, {edge_of(tensor): tensor for tensor in visible})
     coefficients = [tensor for tensor in held(proper(solver)) if tensor.requires_grad]
     found.extend(coefficients)
@@ -95,25 +93,29 @@ def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = No
     for tensor in list(found.tensors.values()):
         _disentangle(tensor, found)
     captured = tuple(found.tensors.values())
-    return Captured(
+    told = Captured(
         captured,
         tuple(tensor in used for tensor in map(id, captured)),
         value.detach().clone(),
         _graph_bytes(value, found.edges, captured),
         written,
     )
+    if written:  # last of all: what it writes over may belong to the graph that was looked at
+        _check_repeatable(field, t, leaf, told.value, written)
+    return told
 
 
 def _check_repeatable(
-    field: PackedField, t: Tensor, y: Tensor, value: Tensor, written: Sequence[Tensor]
+    field: PackedField, t: Tensor, y: Tensor, first: Tensor, written: Sequence[Tensor]
 ) -> None:
     """Refuse a field that answers otherwise when it is asked the same again.
 
     Batch normalisation writes what it does not read while it trains. Rounding is let pass, and so
     is a power iteration that has converged to half the digits.
     """
+    if not bool(first.isfinite().all()):
+        return  # which the solve will say, with the sample
     with torch.no_grad(), as_they_are(written):
-        first = value.detach().clone()
         second = field(t, y.detach())
     near = torch.finfo(first.dtype).eps ** 0.5 * first.abs().max()
     if not bool((second - first).abs().max() <= near):

@@ -41,32 +41,39 @@ def held(thing: Any, depth: int = 6) -> Iterator[Tensor]:
 
 
 def tensors_of(things: Iterable[Tensor | nn.Module]) -> Iterator[Tensor]:
-    """Tensors as they are, and what modules among them hold."""
+    """Tensors as they are, and what modules among them hold themselves."""
     for thing in things:
         if isinstance(thing, nn.Module):
-            yield from thing.parameters()
-            yield from thing.buffers()
+            yield from thing.parameters(recurse=False)
+            yield from thing.buffers(recurse=False)
         else:
             yield thing
 
 
-def visited(
-    thing: Any, depth: int = 6, seen: set[int] | None = None
+def visited(thing: Any, depth: int = 6) -> Iterator[Tensor | nn.Module]:
+    """The tensors that a look at `thing` meets, `depth` levels down, and all modules, each once."""
+    return _visited(thing, depth, set(), set())
+
+
+def _visited(
+    thing: Any, depth: int, seen: set[int], listed: set[int]
 ) -> Iterator[Tensor | nn.Module]:
-    """The tensors and modules that a look at `thing` meets, `depth` levels down."""
+    """The same, without what was `seen` before; modules that were `listed` are not told again."""
     if isinstance(thing, Tensor):
         yield thing
         return
     if depth == 0 or thing is None or isinstance(thing, (str, bytes, int, float, complex, type)):
         return
-    seen = set() if seen is None else seen
     if id(thing) in seen:
         return
     seen.add(id(thing))
-    if isinstance(thing, nn.Module):
-        yield thing
+    if isinstance(thing, nn.Module) and id(thing) not in listed:
+        for module in thing.modules():  # however deep
+            if id(module) not in listed:
+                listed.add(id(module))
+                yield module
     for part in _parts(thing):
-        yield from visited(part, depth - 1, seen)
+        yield from _visited(part, depth - 1, seen, listed)
 
 
 def _parts(thing: Any) -> Iterable[Any]:

@@ -32,7 +32,8 @@ __all__ = [
 def active() -> bool:
     """Whether a transform of `torch.func`, or a level of forward-mode autograd, is at work here.
 
-    PyTorch asks the same before every `autograd.Function`; there is no public name for it.
+    PyTorch asks the same before every `autograd.Function`; there is no public name for it. The
+    levels of forward mode are those of all threads.
     """
     return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
 

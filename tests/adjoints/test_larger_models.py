@@ -1,6 +1,7 @@
 """A block inside of a larger model, trained with all that PyTorch has around it.
 
-The gradients are those of `Direct` in the plain way, to rounding, or to Backsolve's tolerance.
+The gradients are those of `Direct` in the plain way, to rounding, or to the tolerance of the
+continuous adjoints.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 import isocline as ic
 from isocline.nn import MLPField, ODEBlock
 
-from .adjoint_cases import DIRECT, FEW, mismatches
+from .adjoint_cases import CONTINUOUS, DIRECT, FEW, mismatches
 
 Gradients = dict[str, Tensor | None]
 
@@ -208,7 +209,7 @@ def expected() -> Gradients:
 
 
 def tolerance(name: str) -> float:
-    return 1e-6 if name == "backsolve" else 1e-9
+    return 1e-6 if name in CONTINUOUS else 1e-9
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -255,11 +256,11 @@ def test_kept_graphs_are_given_up_with_what_autograd_saves() -> None:
 
 @pytest.mark.parametrize("name", FEW)
 def test_a_jacobian_in_one_go(name: str) -> None:
-    """`is_grads_batched`: many cotangents as one, except for Backsolve, whose steps they choose."""
+    """`is_grads_batched`: many cotangents as one, except where they choose the steps."""
     model = make(FEW[name])
     y, leaves = model(data()), list(model.parameters())
     every = torch.eye(4, dtype=torch.float64).unsqueeze(-1)
-    if name == "backsolve":
+    if name in CONTINUOUS:
         with pytest.raises(ic.GradientError, match="one cotangent at a time"):
             torch.autograd.grad(y, leaves, every, is_grads_batched=True)
         return

@@ -63,6 +63,60 @@ def test_running_statistics_see_the_forward_pass_alone(name: str, norm: str) -> 
         assert int(field.net[1].num_batches_tracked) == evaluations(solution, name)
 
 
+@pytest.mark.parametrize(
+    "adjoint", [ic.Forward(), ic.Interpolated()], ids=lambda adjoint: type(adjoint).__name__
+)
+def test_steps_taken_again_for_derivatives_leave_no_trace(adjoint: Any) -> None:
+    """Also where that is done in the forward pass."""
+    counts = []
+    for chosen in (ic.Direct(), adjoint):
+        field = Normalised(nn.BatchNorm1d(4))
+        ic.solve(field, start(), 0.0, 1.0, adjoint=chosen, **STEPS).ys.sum().backward()
+        counts.append(int(field.net[1].num_batches_tracked))
+    assert counts[0] == counts[1]
+
+
+def test_many_layers_in_sight_that_are_not_used_are_no_hindrance() -> None:
+    """Instance normalisation keeps statistics without counting batches."""
+    spare = nn.ModuleList([nn.InstanceNorm1d(4, track_running_stats=True), nn.BatchNorm1d(4)])
+    used = nn.InstanceNorm1d(8, track_running_stats=True).double()
+    weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    model = nn.ModuleDict({"spare": spare, "used": used})
+    field = lambda t, y: weight * model["used"](y[None])[0]  # noqa: E731
+    solution = ic.solve(field, start(), 0.0, 1.0, **STEPS)
+    before = used.running_mean.clone()
+    assert before.abs().max() > 0
+    solution.ys.sum().backward()
+    assert torch.equal(used.running_mean, before)
+
+
+def test_a_scratch_that_the_gradient_needs_is_no_fault_of_the_forward_pass() -> None:
+    """What a second look at the field writes over belonged to the graph of the first."""
+    weight = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    scratch = torch.empty(8, 3, dtype=torch.float64)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        scratch.copy_(y.detach())
+        return -weight * scratch
+
+    steps = {"solver": "euler", "dt0": 0.25, "adjoint": ic.Checkpointed(slots=4)}
+    ic.solve(field, start(), 0.0, 1.0, **steps).ys.sum().backward()
+    want = -4 * 0.25 * (1 - 0.25 * weight.detach()) ** 3 * start().sum()
+    frozen = sum(  # y is detached: each step's gradient goes by its own slope alone
+        -0.25 * (1 - 0.25 * weight.detach()) ** n * start().sum() for n in range(4)
+    )
+    assert want != frozen
+    torch.testing.assert_close(weight.grad, frozen)
+
+
+def test_a_diverged_model_with_batch_normalisation_is_called_that() -> None:
+    field = Normalised(nn.BatchNorm1d(4))
+    with torch.no_grad():
+        field.net[0].weight[0, 0] = torch.nan
+    with pytest.raises(ic.NonFiniteError):
+        ic.solve(field, start(), 0.0, 1.0)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ADJOINTS)
 def test_gradients_through_batch_normalisation(name: str, training: bool) -> None:

@@ -40,11 +40,11 @@ from .base import (
     once,
     stacked,
     tensors_of_times,
-    without_hooks,
 )
 from .continuous import Continuous, Rows, check_coefficients, reverse_plan
 from .direct import unrecorded
 from .forward_states import integrate_and_keep
+from .hooks import without_hooks
 from .reverse import Reverse
 from .sweep import Anchor
 
@@ -192,7 +192,7 @@ class _Backsolved(torch.autograd.Function):
         ):
             saved_rows = Rows(solves.outcome.times, rows, g_rows)
             kept = Rows(solves.times_kept, checkpoints, torch.zeros_like(checkpoints))
-            y0, times, parameters = solves.backward(saved_rows, kept, inputs.captured)
+            y0, times, parameters = solves.backward(saved_rows, kept, inputs.captured, solves.sweep)
         solves.stats.wall_time_backward += perf_counter() - began
         causes = [*saved[:4], *inputs.captured, g_rows]
         return (None, None, *once([y0, *times, *parameters], causes))

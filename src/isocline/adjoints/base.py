@@ -3,8 +3,8 @@
 An adjoint decides what is remembered of the forward pass, and computes gradients from it. It
 calls `integrate`, which knows nothing of it. For who adds one: `run` is handed a checked problem
 and plan and answers with rows that carry the gradient. The front door calls it wherever grad mode
-is on, also if it turns out that nothing requires grad. Say early and clearly, with a
-`GradientError` or an `InputError`, what it cannot do.
+is on or a transform of `torch.func` is at work, also if nothing turns out to require grad. Say
+early and clearly, with a `GradientError` or an `InputError`, what it cannot do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..integrate import Outcome
 from ..problem import Plan, Problem, TimeTensors
 from ..solution import Statistics
 from ..solvers.base import DensePiece, Memory, Step
-from .hooks import without_hooks as without_hooks
+from ..transforms import unwrapped
 
 __all__ = [
     "Adjoint",
@@ -37,7 +37,6 @@ __all__ = [
     "pulled_back",
     "stacked",
     "tensors_of_times",
-    "without_hooks",
 ]
 
 
@@ -210,7 +209,7 @@ class Inputs:
         return [
             *leading,
             *(
-                gradient if used or gradient is None or bool(gradient.any()) else None
+                gradient if used or gradient is None or bool(unwrapped(gradient).any()) else None
                 for gradient, used in zip(own, self._used, strict=True)
             ),
         ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -136,8 +135,15 @@ class Rows(NamedTuple):
         return self.times[row], self.states[row], self.cotangents[row]
 
 
-class Continuous(ABC):
-    """A forward solve, and the reverse one that differentiates it. A subclass solves in reverse.
+Sweep = Callable[[Sequence[Anchor], Sequence[Tensor]], tuple[Tensor, Gradients]]
+"""From the first of the anchors to t0: the adjoint there, and the gradients of captured tensors.
+
+The anchors are one or more, in the order of the reverse solve, all of them off t0.
+"""
+
+
+class Continuous:
+    """A forward solve, and what the reverse one that differentiates it has in common with others.
 
     Args:
         problem, plan: what is solved forward, and how.
@@ -152,19 +158,8 @@ class Continuous(ABC):
         self.problem = replace(problem, y0=problem.y0.detach(), times=None)
         self.plan, self.reverse, self.stats = plan, reverse, stats
 
-    @abstractmethod
-    def sweep(
-        self, anchors: Sequence[Anchor], captured: Sequence[Tensor]
-    ) -> tuple[Tensor, Gradients]:
-        """From the first anchor to t0: the adjoint there, and the gradients of `captured`.
-
-        Args:
-            anchors: one or more, in the order of the reverse solve, all of them off t0.
-            captured: the tensors that the field depends on.
-        """
-
     def backward(
-        self, saved: Rows, others: Rows, captured: Sequence[Tensor]
+        self, saved: Rows, others: Rows, captured: Sequence[Tensor], sweep: Sweep
     ) -> tuple[Tensor, Gradients, Gradients]:
         """Gradients of y0, of (t0, t1, ts), and of the captured tensors.
 
@@ -172,6 +167,7 @@ class Continuous(ABC):
             saved: what `SaveAt` kept.
             others: further states at fixed times, known or put out.
             captured: the tensors that the field depends on.
+            sweep: the reverse solve.
         """
         problem, field = self.problem, self.problem.field
         before = field.evaluations
@@ -181,7 +177,7 @@ class Continuous(ABC):
         at_start = anchors.pop() if anchors and anchors[-1].t == problem.t0 else None
         adjoint, parameters = torch.zeros_like(problem.y0), _nothing(len(captured))
         if anchors:
-            adjoint, parameters = self.sweep(anchors, captured)
+            adjoint, parameters = sweep(anchors, captured)
         if at_start is not None and at_start.cotangent is not None:
             adjoint = adjoint + at_start.cotangent
         times = _nothing(3)

@@ -23,8 +23,10 @@ from ..problem import Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import DensePiece, Memory, Step
 from ..transforms import active
-from .base import Inputs, Trajectory, once, stacked, tensors_of_times, without_hooks
+from ..written import as_they_are
+from .base import Inputs, Trajectory, once, stacked, tensors_of_times
 from .direct import recorded
+from .hooks import without_hooks
 from .kept import as_leaves
 from .sensitivity import Columns, Products, as_real
 
@@ -64,7 +66,8 @@ class Forward:
         captured = capture(problem.field, start, problem.y0, plan.solver)
         inputs = Inputs(captured, problem.field.tensor_args)
         every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
-        carried = _Carried(replace(problem, f0=captured.value), plan, Columns(every), self, stats)
+        problem = replace(problem, f0=captured.value)
+        carried = _Carried(problem, plan, Columns(every), self, stats, captured.written)
         rows, starts, slopes = _Product.apply(carried, inputs, *every)  # type: ignore[no-untyped-call]
         clock = Clock(problem, plan.ts, problem.times)
         return Trajectory(carried.outcome, rows, carried.pieces(clock, starts, slopes))
@@ -81,11 +84,18 @@ class _Carried:
     """
 
     def __init__(
-        self, problem: Problem, plan: Plan, columns: Columns, settings: Forward, stats: Statistics
+        self,
+        problem: Problem,
+        plan: Plan,
+        columns: Columns,
+        settings: Forward,
+        stats: Statistics,
+        written: Sequence[Tensor],
     ) -> None:
         times = None if problem.times is None else problem.times.detached()
         self.problem = replace(problem, y0=problem.y0.detach(), times=times)
         self.plan, self.columns, self.settings, self.stats = plan, columns, settings, stats
+        self._written = written
         self.captured = [tensor for tensor in columns.inputs[4:] if tensor is not None]
         self.clock = Clock(self.problem, plan.ts, times)
         self._saver = Saver(self.problem, plan, self.clock)
@@ -143,10 +153,15 @@ class _Carried:
         )
 
     def accepted(self, start: Start, reach: Reach, step: Step, rows: int) -> None:
-        """Carry the derivatives over a step."""
+        """Note a step, and carry the derivatives over it."""
         self.reaches.append(reach)
         if not self.columns.count:
             return
+        with as_they_are(self._written):
+            self._carry(start, reach)
+
+    def _carry(self, start: Start, reach: Reach) -> None:
+        """Take the step again, and carry the derivatives over it."""
         if self._memory is None:
             self._memory = self._initial(start.memory)
         clock, dense = self.clock, self.plan.save.dense
@@ -194,14 +209,24 @@ class _Carried:
             "inputs, or raise `Forward(budget=...)`."
         )
 
-    def backward(self, cotangents: Sequence[Tensor]) -> list[Tensor | None]:
+    def derivatives(self) -> tuple[Tensor, ...]:
+        """Those of rows, starts and slopes, each (columns, elements); they are handed over."""
+        nothing = self._state.new_empty(self.columns.count, 0)
+        found = (self._rows, self._starts, self._slopes)
+        joined = tuple(torch.cat(kept, 1) if kept else nothing for kept in found)
+        self._rows, self._starts, self._slopes, self._memory = [], [], [], None
+        self._state = nothing
+        return joined
+
+    def backward(
+        self, derivatives: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> list[Tensor | None]:
         """Gradients of all inputs: the product of the kept derivatives and the cotangents."""
-        total = self._state.new_zeros(self.columns.count)
-        for kept, cotangent in zip(
-            (self._rows, self._starts, self._slopes), cotangents, strict=True
-        ):
-            if kept and cotangent.numel():
-                total += torch.cat(kept, 1) @ as_real(cotangent).reshape(-1).to(total)
+        total = derivatives[0].new_zeros(self.columns.count)
+        for kept, cotangent in zip(derivatives, cotangents, strict=True):
+            if kept.numel() and cotangent.numel():
+                # Out of place: cotangents may be a stack of them, which `vmap` shows as one.
+                total = total + kept @ as_real(cotangent).reshape(-1).to(kept)
         return self.columns.gradients(total)
 
 
@@ -214,15 +239,16 @@ class _Product(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         outputs = carried.forward()
         ctx.carried, ctx.inputs = carried, inputs
-        ctx.save_for_backward(*inputs.watched(every))
+        # Autograd lets go of the derivatives once the backward pass is over.
+        ctx.save_for_backward(*carried.derivatives(), *inputs.watched(every))
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         carried: _Carried = ctx.carried
         inputs: Inputs = ctx.inputs
-        saved, began = ctx.saved_tensors, perf_counter()
+        (*derivatives, y0, t0, t1, ts), began = ctx.saved_tensors[: 3 + 4], perf_counter()
         with torch.no_grad():
-            found = inputs.without_unused(carried.backward(cotangents))
+            found = inputs.without_unused(carried.backward(derivatives, cotangents))
         carried.stats.wall_time_backward += perf_counter() - began
-        return (None, None, *once(found, [*saved[:4], *inputs.captured, *cotangents]))
+        return (None, None, *once(found, [y0, t0, t1, ts, *inputs.captured, *cotangents]))

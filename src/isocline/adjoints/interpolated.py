@@ -45,10 +45,10 @@ from .base import (
     pulled_back,
     stacked,
     tensors_of_times,
-    without_hooks,
 )
 from .continuous import Continuous, Rows, check_coefficients, check_outcome, reverse_plan
 from .direct import unrecorded
+from .hooks import without_hooks
 from .path import Path, nodal_values
 from .quadrature import gauss_legendre
 from .sweep import (
@@ -129,7 +129,6 @@ class _Solves(Continuous):
     """The forward solve, and the reverse one of the adjoint that differentiates it."""
 
     ends: list[float]
-    values: Tensor
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Integrate; rows (T, N), and the trajectory's values at its nodes (S, D + 1, N)."""
@@ -149,22 +148,19 @@ class _Solves(Continuous):
         self, saved: Rows, values: Tensor, g_values: Tensor | None, captured: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
         """Gradients of y0, of (t0, t1, ts), and of the captured tensors."""
-        self.values = values
         nothing = values.new_empty(0, values.shape[2])
         others = Rows([], nothing, nothing)
         if g_values is not None and len(values):
             times = self.path(values).times
             others = Rows(times, values.flatten(0, 1), g_values.flatten(0, 1))
-        try:
-            return self.backward(saved, others, captured)
-        finally:
-            del self.values
 
-    def sweep(
-        self, anchors: Sequence[Anchor], captured: Sequence[Tensor]
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """Solve the adjoint from the first anchor to t0, and sum up the parameters' gradients."""
-        return _Reverse(self.problem, self.reverse, self.path(self.values), captured).run(anchors)
+        def sweep(
+            anchors: Sequence[Anchor], captured: Sequence[Tensor]
+        ) -> tuple[Tensor, list[Tensor | None]]:
+            reverse = _Reverse(self.problem, self.reverse, self.path(values), captured)
+            return reverse.run(anchors)
+
+        return self.backward(saved, others, captured, sweep)
 
 
 class _AdjointField:

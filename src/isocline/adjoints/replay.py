@@ -85,9 +85,10 @@ class Replay:
 
     def forget(self) -> None:
         """Keep the start alone: a backward pass, if there is one yet, takes all steps again."""
-        self.kept.clear()
-        if self._start is not None:
-            self.starts.restart(self._start)
+        with self._turn:
+            self.kept.clear()
+            if self._start is not None:
+                self.starts.restart(self._start)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integrate; rows (T, N); for dense output starts (S, N) and all pieces' rows (R, N)."""

@@ -22,7 +22,8 @@ from ..integrate import Clock
 from ..problem import Problem, autocast_off
 from ..solvers.base import DensePiece
 from ..written import as_they_are
-from .base import Inputs, Trajectory, differentiated, tensors_of_times, without_hooks
+from .base import Inputs, Trajectory, differentiated, tensors_of_times
+from .hooks import without_hooks
 from .replay import Replay
 from .retaken import retaken
 from .tangents import second_derivatives

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..adjoints import Adjoint
-from ..adjoints.base import without_hooks
+from ..adjoints.hooks import without_hooks
 from ..capture import capture
 from ..errors import GradientError, InputError
 from ..holdings import held

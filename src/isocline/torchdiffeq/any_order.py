@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..adjoints import Adjoint, Checkpointed, Direct
-from ..adjoints.base import Trajectory, tensors_of_times, without_hooks
+from ..adjoints.base import Trajectory, tensors_of_times
+from ..adjoints.hooks import without_hooks
 from ..problem import Plan, Problem, TimeTensors, autocast_off
 from ..solution import Statistics
 
