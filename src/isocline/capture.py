@@ -93,15 +93,16 @@ def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = No
     for tensor in list(found.tensors.values()):
         _disentangle(tensor, found)
     captured = tuple(found.tensors.values())
+    first = value.detach().clone()
     told = Captured(
         captured,
         tuple(tensor in used for tensor in map(id, captured)),
-        value.detach().clone(),
+        first,
         _graph_bytes(value, found.edges, captured),
         written,
     )
     if written:  # last of all: what it writes over may belong to the graph that was looked at
-        _check_repeatable(field, t, leaf, told.value, written)
+        _check_repeatable(field, t, leaf, first, written)
     return told
 
 

@@ -331,3 +331,18 @@ def test_weights_laid_out_otherwise_are_traced_anew(interpreted: list[str]) -> N
         field.weight = nn.Parameter(states(2, 2))
         ic.solve(field, states(5, 2), 0.0, 1.0, compile=True)
         assert len(interpreted) == 4
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_many_cotangents_at_once_and_second_derivatives(compiled: bool) -> None:
+    """Compiled steps cannot take either: the method proper takes the steps again."""
+    weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    y0 = torch.tensor([0.8, 0.5], dtype=torch.float64)
+    ys = ic.solve(lambda t, y: -weight * y**2, y0, 0.0, 1.0, compile=compiled, **SHORT).ys[-1]
+    eye = torch.eye(2, dtype=torch.float64)
+    (rows,) = torch.autograd.grad(ys, weight, eye, is_grads_batched=True, retain_graph=True)
+    exact = -((y0 / (1 + 0.7 * y0)) ** 2)  # of y0 / (1 + w y0)
+    torch.testing.assert_close(rows, exact, rtol=2e-3, atol=0)
+    (slope,) = torch.autograd.grad(ys.sum(), weight, create_graph=True)
+    (second,) = torch.autograd.grad(slope, weight)
+    torch.testing.assert_close(second, (2 * (y0 / (1 + 0.7 * y0)) ** 3).sum(), rtol=5e-3, atol=0)

@@ -32,6 +32,7 @@ __all__ = [
     "Trajectory",
     "check_single",
     "differentiated",
+    "is_stack",
     "is_wanted",
     "once",
     "pulled_back",
@@ -230,13 +231,20 @@ def check_single(name: str, cotangent: Tensor) -> None:
     Raises:
         GradientError: if it is one.
     """
-    try:
-        cotangent.untyped_storage()
-    except (RuntimeError, NotImplementedError):
+    if is_stack(cotangent):
         raise GradientError(
             f"{name} solves for one cotangent at a time, since its steps depend on it: ask for "
             "a Jacobian without `is_grads_batched` or `vectorize`, or use `adjoint=Checkpointed()`."
-        ) from None
+        )
+
+
+def is_stack(cotangent: Tensor) -> bool:
+    """Whether it stands for many, as in the backward pass of `is_grads_batched`."""
+    try:
+        cotangent.untyped_storage()
+    except (RuntimeError, NotImplementedError):
+        return True
+    return False
 
 
 def is_wanted(inputs: Iterable[Tensor | None]) -> bool:

@@ -17,7 +17,7 @@ from ..problem import Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import Step, Stepper
 from ..solvers.complete import CompleteSolver
-from .base import Cotangent, ParameterGradients, pulled_back, stacked
+from .base import Cotangent, ParameterGradients, is_stack, pulled_back, stacked
 from .kept import KeepingSolver, KeptStep, as_leaves
 from .starts import Held, Starts, Taken
 from .whole import walk_whole
@@ -125,7 +125,7 @@ class Replay:
         cotangents: Sequence[Tensor],
     ) -> Tensor:
         """Back over all steps: the gradient of the start, and that of `inputs` into `totals`."""
-        if isinstance(self.plan.solver, CompleteSolver):
+        if isinstance(self.plan.solver, CompleteSolver) and not any(map(is_stack, cotangents)):
             return walk_whole(self, self.plan.solver, inputs, totals, cotangents)
         guard = Guard(inputs)
         end = Cotangent(torch.zeros_like(self.problem.y0))
