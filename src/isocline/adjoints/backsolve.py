@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -26,16 +25,16 @@ from torch import Tensor
 from ..capture import capture
 from ..controllers.base import Controller
 from ..errors import GradientError, InputError
-from ..problem import Plan, Problem, autocast_off
+from ..problem import Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import Solver
 from ..solvers.external import BlackBox, Boxed
 from ..transforms import active
-from ..written import as_they_are
 from .augmented import ReverseNorm
 from .base import (
     Inputs,
     Trajectory,
+    backward_work,
     check_single,
     once,
     stacked,
@@ -44,7 +43,6 @@ from .base import (
 from .continuous import Continuous, Rows, check_coefficients, reverse_plan
 from .direct import unrecorded
 from .forward_states import integrate_and_keep
-from .hooks import without_hooks
 from .reverse import Reverse
 from .sweep import Anchor
 
@@ -183,16 +181,9 @@ class _Backsolved(torch.autograd.Function):
         solves: _Solves = ctx.solves
         inputs: Inputs = ctx.inputs
         rows, checkpoints, *saved = ctx.saved_tensors
-        began = perf_counter()
-        with (
-            torch.no_grad(),
-            autocast_off(rows.device),
-            without_hooks(inputs.captured),
-            as_they_are(inputs.written),
-        ):
+        with backward_work(inputs, rows.device, solves.stats):
             saved_rows = Rows(solves.outcome.times, rows, g_rows)
             kept = Rows(solves.times_kept, checkpoints, torch.zeros_like(checkpoints))
             y0, times, parameters = solves.backward(saved_rows, kept, inputs.captured, solves.sweep)
-        solves.stats.wall_time_backward += perf_counter() - began
         causes = [*saved[:4], *inputs.captured, g_rows]
         return (None, None, *once([y0, *times, *parameters], causes))

@@ -9,8 +9,10 @@ early and clearly, with a `GradientError` or an `InputError`, what it cannot do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
@@ -19,10 +21,12 @@ from torch import Tensor
 from ..capture import Captured
 from ..errors import GradientError
 from ..integrate import Outcome
-from ..problem import Plan, Problem, TimeTensors
+from ..problem import Plan, Problem, TimeTensors, autocast_off
 from ..solution import Statistics
 from ..solvers.base import DensePiece, Memory, Step
 from ..transforms import unwrapped
+from ..written import as_they_are
+from .hooks import without_hooks
 
 __all__ = [
     "Adjoint",
@@ -30,6 +34,7 @@ __all__ = [
     "Inputs",
     "ParameterGradients",
     "Trajectory",
+    "backward_work",
     "check_single",
     "differentiated",
     "is_stack",
@@ -219,6 +224,23 @@ class Inputs:
         """What to save through autograd: the first four inputs lead."""
         used = [tensor for tensor, used in zip(self.captured, self._used, strict=True) if used]
         return [*every[:4], *used, *self._args]
+
+
+@contextlib.contextmanager
+def backward_work(inputs: Inputs, device: torch.device, stats: Statistics) -> Iterator[None]:
+    """What a backward pass computes: timed, without a graph, and apart from what is the caller's.
+
+    That is autocast, hooks, which are for whole gradients, and what the field writes into.
+    """
+    began = perf_counter()
+    with (
+        torch.no_grad(),
+        autocast_off(device),
+        without_hooks(inputs.captured),
+        as_they_are(inputs.written),
+    ):
+        yield
+    stats.wall_time_backward += perf_counter() - began
 
 
 def check_single(name: str, cotangent: Tensor) -> None:

@@ -20,7 +20,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -30,16 +29,16 @@ from ..capture import Guard, capture, operations_so_far
 from ..controllers.base import Controller
 from ..errors import GradientError
 from ..integrate import Outcome, Reach, Start, integrate
-from ..problem import PackedField, Plan, Problem, autocast_off
+from ..problem import PackedField, Plan, Problem
 from ..solution import Statistics
 from ..solvers.base import Solver, Step, Stepper
 from ..solvers.external import Boxed
 from ..transforms import active
-from ..written import as_they_are
 from .base import (
     Inputs,
     ParameterGradients,
     Trajectory,
+    backward_work,
     check_single,
     once,
     pulled_back,
@@ -48,7 +47,6 @@ from .base import (
 )
 from .continuous import Continuous, Rows, check_coefficients, check_outcome, reverse_plan
 from .direct import unrecorded
-from .hooks import without_hooks
 from .path import Path, nodal_values
 from .quadrature import gauss_legendre
 from .sweep import (
@@ -308,16 +306,9 @@ class _Interpolated(torch.autograd.Function):
         inputs: Inputs = ctx.inputs
         rows, values, *watched = ctx.saved_tensors
         g_rows = torch.zeros_like(rows) if cotangents[0] is None else cotangents[0]
-        began = perf_counter()
-        with (
-            torch.no_grad(),
-            autocast_off(rows.device),
-            without_hooks(inputs.captured),
-            as_they_are(inputs.written),
-        ):
+        with backward_work(inputs, rows.device, solves.stats):
             saved = Rows(solves.outcome.times, rows, g_rows)
             found = solves.pull(saved, values, cotangents[1], inputs.captured)
         y0, times, captured = found
-        solves.stats.wall_time_backward += perf_counter() - began
         causes = [*watched[:4], *inputs.captured, *cotangents]
         return (None, None, *once([y0, *times, *captured], causes))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -19,11 +18,9 @@ from torch import Tensor
 
 from ..capture import Captured
 from ..integrate import Clock
-from ..problem import Problem, autocast_off
+from ..problem import Problem
 from ..solvers.base import DensePiece
-from ..written import as_they_are
-from .base import Inputs, Trajectory, differentiated, tensors_of_times
-from .hooks import without_hooks
+from .base import Inputs, Trajectory, backward_work, differentiated, tensors_of_times
 from .replay import Replay
 from .retaken import retaken
 from .tangents import second_derivatives
@@ -117,14 +114,9 @@ def _gradients(
     replay: Replay, inputs: Inputs, order: int, given: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     """The same without a graph, and counted as backward work."""
-    field, began = replay.problem.field, perf_counter()
+    field = replay.problem.field
     before = field.evaluations
-    with (
-        torch.no_grad(),
-        autocast_off(replay.problem.y0.device),
-        without_hooks(inputs.captured),
-        as_they_are(inputs.written),
-    ):
+    with backward_work(inputs, replay.problem.y0.device, replay.stats):
         if order == 1:
             cotangents = _present(given[: replay.outputs])
             found = replay.backward(inputs.captured, cotangents)
@@ -135,7 +127,6 @@ def _gradients(
         else:
             found = _through_one_graph(replay, inputs, order, given)
     replay.stats.nfe_backward += field.evaluations - before
-    replay.stats.wall_time_backward += perf_counter() - began
     return found
 
 
