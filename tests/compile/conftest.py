@@ -13,7 +13,12 @@ from .compile_cases import Interpreted
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder; workers of one session share it."""
+    """The folder; workers of one session share it.
+
+    Whoever works on the compiler may keep one from run to run: ISOCLINE_TEST_ARTIFACTS names it.
+    """
+    if kept := os.environ.get("ISOCLINE_TEST_ARTIFACTS"):
+        return Path(kept)
     base = tmp_path_factory.getbasetemp()
     return (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "isocline-artifacts"
 

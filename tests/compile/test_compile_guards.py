@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import isocline as ic
 from isocline.compile import tracing
 from isocline.compile.solver import CompiledSolver
+from isocline.problem import PackedField
 
 from .compile_cases import answers, same, states
 
@@ -163,7 +164,8 @@ def test_cotangents_lie_in_memory_as_they_are_read(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fitting, "CompiledSolver", kept)
     y0 = states(3).requires_grad_()
     ic.solve(lambda t, y: -y, y0, 0.0, 1.0, compile=True, save=ic.SaveAt(dense=True), **SHORT)
-    stepper, one = made[0]._stepper, torch.ones((), dtype=torch.float64)
+    field = PackedField(lambda t, y: -y, made[0].packing)
+    stepper, one = made[0].bind(field, field.packing), torch.ones((), dtype=torch.float64)
     lazy = torch.complex(one, -one).conj().imag
     for value in (one, lazy):
         slopes = value.expand(2, 3)  # flattened it is still one number

@@ -6,16 +6,16 @@ import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
 from ..capture import Guard, operations_so_far
-from ..integrate import Clock, Outcome, Reach, Saver, Start, integrate
+from ..integrate import Clock, Outcome, Reach, Saver, Start, Whole, WholeRecorder, integrate
 from ..problem import Plan, Problem
 from ..solution import Statistics
-from ..solvers.base import Step, Stepper
+from ..solvers.base import Memory, Step, Stepper
 from ..solvers.complete import CompleteSolver
 from .base import Cotangent, ParameterGradients, is_stack, pulled_back, stacked
 from .kept import KeepingSolver, KeptStep, as_leaves
@@ -27,7 +27,7 @@ __all__ = ["Replay"]
 Gradients = tuple[Tensor | None, ...]
 
 
-class Replay:
+class Replay(WholeRecorder):
     """Records a forward pass and differentiates it.
 
     Args:
@@ -48,7 +48,8 @@ class Replay:
         self.keep = keep
         self.stats = stats
         self.starts = starts
-        self.steps: list[Taken] = []
+        self.whole: Whole | None = None  # the solve, where it was taken at one go
+        self._steps: list[Taken] = []
         self.kept: list[KeptStep] = []
         self._start: Held | None = None
         self._turn = threading.RLock()  # threads may go back through one graph
@@ -73,26 +74,56 @@ class Replay:
     def accepted(self, start: Start, reach: Reach, step: Step, rows: int) -> None:
         """Remember an accepted step."""
         held = Held(start.y, start.memory.essential)
-        if not self.steps:
+        if not self._steps:
             self._start = held
         if isinstance(step, KeptStep):
             self.kept.append(step)
         else:
             self.starts.accepted(held, Held(step.y1, step.memory.essential))
         numbers = start.memory.numbers
-        self.steps.append(Taken(reach, self._row, self._row + rows, numbers))
+        self._steps.append(Taken(reach, self._row, self._row + rows, numbers))
         self._row += rows
+
+    def taken_whole(self, whole: Whole) -> None:
+        """Remember all steps at once."""
+        self.whole = whole
+
+    @property
+    def steps(self) -> list[Taken]:
+        """The accepted steps, in order."""
+        if self.whole is not None and not self._steps:
+            with self._turn:
+                self._unfold(self.whole)
+        return self._steps
+
+    def _unfold(self, whole: Whole) -> None:
+        """Remember the steps of a whole solve one by one, for those who ask for them."""
+        states = [Held(y, Memory()) for y in whole.states()]
+        self._start = states[0]
+        if whole.forgotten:
+            self.starts.restart(states[0])
+        for start, end in pairwise(states):
+            self.starts.accepted(start, end)
+        row = self._row
+        self._steps = [
+            Taken(Reach(t, t_next), row + first, row + last, None)
+            for t, t_next, first, last in whole.steps()
+        ]
 
     def forget(self) -> None:
         """Keep the start alone: a backward pass, if there is one yet, takes all steps again."""
         with self._turn:
             self.kept.clear()
+            if self.whole is not None:
+                self.whole.forget()
             if self._start is not None:
                 self.starts.restart(self._start)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integrate; rows (T, N); for dense output starts (S, N) and all pieces' rows (R, N)."""
         plan = self.plan
+        if isinstance(plan.solver, CompleteSolver):
+            self.versions = plan.solver.versions()
         if self.keep:
             plan = replace(plan, solver=KeepingSolver(plan.solver, self.keep))
         self.outcome: Outcome = integrate(self.problem, plan, clock=self.clock, recorder=self)

@@ -12,11 +12,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from .cache import Cache
+from .native.artifact import Loaded
+from .native.library import compiler
 from .passes import Passes, apply
 from .tracing import Traced
 
@@ -31,8 +34,11 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-Runner = Any
-"""Has `run(list of tensors) -> list of tensors`."""
+class Runner(Protocol):
+    """A compiled graph."""
+
+    def run(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Its outputs."""
 
 
 class BuildError(Exception):
@@ -60,8 +66,8 @@ def built(traced: Traced, passes: Passes, cache: Cache, what: str) -> Runner:
 
     path = cache.get(_key(traced, passes), build)
     try:
-        return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1)
-    except RuntimeError as error:
+        return Loaded(path)
+    except (RuntimeError, OSError) as error:
         raise BuildError(f"what was compiled cannot be loaded: {_first(error)}") from error
 
 
@@ -161,11 +167,9 @@ def _processor() -> str:
 
 
 def _demand_compiler() -> None:
-    import shlex
     import shutil
 
-    given = shlex.split(os.environ.get("CXX", ""))  # it may have arguments, or begin with ccache
-    name = given[0] if given else "clang++" if sys.platform == "darwin" else "g++"
+    name = compiler()[0]
     if shutil.which(name) is None:
         raise BuildError(f"there is no C++ compiler {name!r}: install one, or set CXX to yours")
 

@@ -110,9 +110,10 @@ def _compiled(
     wanted = adjoint is not None and (
         problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
     )
-    ready = CompiledSolver(solver, packed, plan, program, subject, wanted)
-    if plan.dt0 is None:
-        program.start(subject)
+    start = program.start(subject) if plan.dt0 is None else None
+    pull = program.pull(subject) if wanted else None
+    used = [tensors[place] for place in program.tensors]
+    ready = CompiledSolver(solver, plan, packed.packing, program, used, start, pull)
     return replace(plan, solver=ready)
 
 

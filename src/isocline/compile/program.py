@@ -152,6 +152,13 @@ class Program:
         rows = [[float(x) for x in centred(row)] for row in request.tableau.interpolant]
         # Coefficients of the interpolant about `CENTRE`, (rows, degree).
         self.weights = torch.tensor(rows, dtype=torch.float64)
+        table = request.tableau
+        # Asked of the table once: it looks through its fractions for the answer.
+        self.fsal = table.fsal
+        self.evaluations_per_step = table.stages - int(self.fsal)
+        # Rows of an interpolant, where output between steps is wanted.
+        self.rows = table.stages if request.stages else 0
+        self.evaluations_per_pull = self.rows or table.needed
         self._tied = _pattern(subject.tensors)
         packing = subject.packing
         batch = packing.batch if (packing.batch or 0) >= 2 else None
@@ -220,11 +227,6 @@ class Program:
         with subject.anatomy.preserved():
             return self._trace(formula.pull, subject, own, totals=True)
 
-    @property
-    def rows(self) -> int:
-        """Number of rows of an interpolant."""
-        return self.request.tableau.stages
-
     # --- tracing --------------------------------------------------------------------------
 
     def _trace_step(self, subject: Subject, batch: int | None) -> Traced:
@@ -239,7 +241,7 @@ class Program:
             _Slot(i, tensor.dtype, tensor.shape, tensor.stride(), self._is_batched(tensor, subject))
             for i, tensor in enumerate(subject.tensors)
         ]
-        own = [_flat(packing)] if self.request.tableau.fsal else []
+        own = [_flat(packing)] if self.fsal else []
         traced = self._trace(self._formula(subject).step, subject, own)
         # A field may hold much that it does not use, such as a whole model it is a part of.
         traced, used = traced.without_unused(len(self.slots))

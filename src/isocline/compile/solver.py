@@ -11,42 +11,58 @@ import torch
 from torch import Tensor
 
 from ..errors import GradientError
-from ..problem import PackedField, Plan
+from ..integrate import Whole, WholeSolver
+from ..problem import PackedField, Plan, Problem
 from ..solvers.base import DensePiece, Field, Memory, Solver, Step, Time
 from ..solvers.complete import CompleteSolver, CompleteStepper
 from ..solvers.tableau import CENTRE
 from ..state import Packing
-from .program import Program, Subject
+from .building import Runner
+from .native.whole import Driven, solved
+from .program import Program
 
 __all__ = ["CompiledSolver"]
 
 
-class CompiledSolver(CompleteSolver):
-    """The solver proper with compiled steps, for one problem.
+class CompiledSolver(CompleteSolver, WholeSolver):
+    """The solver proper with compiled steps, for one field and one tolerance.
+
+    It does not hold the field, so that it may be remembered for as long as that lives.
 
     Args:
         solver: the solver proper.
-        field: the packed field.
         plan: for the tolerances.
+        packing: of the state.
         program: the compiled formulas.
-        subject: the field's tensors at this solve.
-        differentiable: whether steps will be pulled back.
+        used: the tensors that they depend on.
+        start: chooses the first step, where that is wanted.
+        pull: pulls steps back, where that will be asked for.
     """
 
     def __init__(
         self,
         solver: Solver,
-        field: PackedField,
         plan: Plan,
+        packing: Packing,
         program: Program,
-        subject: Subject,
-        differentiable: bool,
+        used: Sequence[Tensor],
+        start: Runner | None,
+        pull: Runner | None,
     ) -> None:
         super().__init__(solver)
-        self._program = program
-        used = [subject.tensors[place] for place in program.tensors]
+        self.program, self.packing, self.start, self.pull = program, packing, start, pull
+        self.used = used
         self._tensors = tuple(tensor for tensor in used if tensor.requires_grad)
-        self._stepper = _CompiledStepper(field, plan, program, subject, used, differentiable)
+        vectors = program.request.vectors
+        self.tolerances = (1.0, 1.0) if vectors else (float(plan.rtol), float(plan.atol))
+        common: list[Tensor] = []
+        if program.dynamic:
+            common.append(torch.empty(packing.batch or 1))
+        if vectors:
+            common += [_vector(plan.rtol, packing), _vector(plan.atol, packing)]
+        slots = zip(program.slots, used, strict=True)
+        self.common = common + [x.contiguous() if slot.dynamic else x for slot, x in slots]
+        self._driven: Driven | None = None
 
     @property
     def depends_on(self) -> tuple[Tensor, ...]:
@@ -56,74 +72,75 @@ class CompiledSolver(CompleteSolver):
     @property
     def has_slopes(self) -> bool:
         """Whether its steps have interpolants."""
-        return self._program.request.stages
+        return self.program.request.stages
+
+    def versions(self) -> list[int]:
+        """How often each tensor was written to."""
+        return [-1 if tensor.is_inference() else tensor._version for tensor in self.used]
+
+    def demand_unchanged(self, versions: Sequence[int]) -> None:
+        """Raise GradientError if a tensor was written to since it had one of `versions`.
+
+        A backward pass over other values would be wrong.
+        """
+        for tensor, before, now in zip(self.used, versions, self.versions(), strict=True):
+            if before != now:
+                raise GradientError(
+                    f"a tensor of shape {tuple(tensor.shape)} that the field uses was changed in "
+                    "place after the solve, before its backward pass: the gradient would be that "
+                    "of another solve. Call backward() first, or change a copy."
+                )
 
     def bind(self, field: Field, packing: Packing) -> CompleteStepper:
-        """The stepper, made with the solver."""
-        return self._stepper
+        """A stepper over the field, a `PackedField`, that this was made for."""
+        assert isinstance(field, PackedField)
+        return _CompiledStepper(self, field)
+
+    def whole(self, problem: Problem, plan: Plan, record: bool) -> Whole | None:
+        """The whole solve without Python between its steps, where the driver can take it."""
+        if self._driven is None:
+            self._driven = Driven.of(self)
+        return None if self._driven is None else solved(self._driven, problem, plan, record)
+
+    def packed(self, y: Tensor) -> Tensor:
+        """A state as the artifacts were made for it; they do not look. A start may be a view."""
+        if y.dtype is not self.packing.dtype or y.shape != (self.packing.size,):
+            raise AssertionError(f"a packed state was expected, not {y.dtype} {tuple(y.shape)}")
+        return y if y.is_contiguous() and not y.is_neg() else _plain(y)
 
 
 class _CompiledStepper(CompleteStepper):
-    def __init__(
-        self,
-        field: PackedField,
-        plan: Plan,
-        program: Program,
-        subject: Subject,
-        used: Sequence[Tensor],
-        differentiable: bool,
-    ) -> None:
-        self.field, self.table = field, program.request.tableau
-        self._program, self._subject = program, subject
-        self._size = field.packing.size
-        self._dtype = field.packing.dtype
+    def __init__(self, compiled: CompiledSolver, field: PackedField) -> None:
+        self.compiled, self.field, self.program = compiled, field, compiled.program
         # A host array that a tensor looks into: writing to it costs a tenth of making a tensor.
-        vectors = program.request.vectors
-        rtol, atol = (1.0, 1.0) if vectors else (float(plan.rtol), float(plan.atol))
-        self._times = array("d", [0.0, 0.0, rtol, atol])
+        self._times = array("d", [0.0, 0.0, *compiled.tolerances])
         self._clock = torch.frombuffer(self._times, dtype=torch.float64)
-        common: list[Tensor] = []
-        if program.dynamic:
-            common.append(torch.empty(field.packing.batch or 1))
-        if vectors:
-            common += [_vector(plan.rtol, self), _vector(plan.atol, self)]
-        slots = zip(program.slots, used, strict=True)
-        # Version counters: a backward pass over other values would be wrong.
-        self._versions = [
-            (tensor, tensor._version)
-            for tensor in used
-            if differentiable and not tensor.is_inference()
-        ]
-        common += [tensor.contiguous() if slot.dynamic else tensor for slot, tensor in slots]
-        self._common = common
-        self._run = program.step.run
-        self._pull = program.pull(subject).run if differentiable else None
-        # Asked of the table once: it looks through its fractions for the answer.
-        self._fsal = self.table.fsal
-        self._per_step = self.table.stages - int(self._fsal)
+        self._common = compiled.common
+        self._run = compiled.program.step.run
 
     def begin(self, t0: float, t1: float, y: Tensor) -> tuple[Memory, float]:
-        y = self._packed(y.detach())
+        y = self.compiled.packed(y.detach())
         self._times[0], self._times[1] = t0, t1
-        start = self._program.start(self._subject)
-        slope, h = start.run([self._clock, y, *self._common])
+        assert self.compiled.start is not None
+        slope, h = self.compiled.start.run([self._clock, y, *self._common])
         self.field.evaluations += 2
         return Memory(slope), h.item()
 
     def init(self, t: Time, y: Tensor, f0: Tensor | None = None) -> Memory:
-        if f0 is not None or not self._fsal:
+        if f0 is not None or not self.program.fsal:
             return Memory(f0)
         time = torch.tensor(float(t), dtype=self.field.packing.time_dtype)
         return Memory(self.field(time, y.detach()).detach().clone())
 
     def step(self, t: Time, t_next: Time, y: Tensor, memory: Memory | None) -> Step:
         self._times[0], self._times[1] = t, t_next  # type: ignore[assignment]
-        y = self._packed(y)
-        self.field.evaluations += self._per_step
-        if self._fsal:
+        y = self.compiled.packed(y)
+        self.field.evaluations += self.program.evaluations_per_step
+        if self.program.fsal:
             first = memory.slope if memory is not None else None
             if first is None:
                 first = self.init(t, y).slope
+            assert first is not None
             y1, ratio, last, *slopes = self._run([self._clock, y, first, *self._common])
             retry = Memory(first)
             return _CompiledStep(y1, (), Memory(last), retry, self, t, t_next, y, ratio, slopes)
@@ -143,40 +160,22 @@ class _CompiledStepper(CompleteStepper):
         totals: Sequence[Tensor],
     ) -> Tensor:
         self._times[0], self._times[1] = t, t_next
-        y = self._packed(y)
+        y = self.compiled.packed(y)
         own = [_plain(cotangent)]
-        count = self.table.needed
-        if self._program.request.stages:
-            count = self.table.stages
+        if self.program.rows:
             if slopes is None:
-                slopes = y.new_zeros(count, y.numel())
+                slopes = y.new_zeros(self.program.rows, y.numel())
             own.append(_plain(slopes.reshape(-1)))
-        self.field.evaluations += count
-        assert self._pull is not None
-        found: Tensor = self._pull([self._clock, y, *own, *self._common, *totals])[0]
-        return found
-
-    def demand_unchanged(self) -> None:
-        for tensor, version in self._versions:
-            if tensor._version != version:
-                raise GradientError(
-                    f"a tensor of shape {tuple(tensor.shape)} that the field uses was changed in "
-                    "place after the solve, before its backward pass: the gradient would be that "
-                    "of another solve. Call backward() first, or change a copy."
-                )
+        self.field.evaluations += self.program.evaluations_per_pull
+        assert self.compiled.pull is not None
+        return self.compiled.pull.run([self._clock, y, *own, *self._common, *totals])[0]
 
     def outline(self, t: float, t_next: float, y: Tensor) -> DensePiece:
-        return self.piece(t, t_next, y, y.detach().new_zeros(self.table.stages, y.numel()))
+        return self.piece(t, t_next, y, y.detach().new_zeros(self.program.rows, y.numel()))
 
     def piece(self, t: Time, t_next: Time, y: Tensor, slopes: Tensor) -> DensePiece:
         """The interpolant of a step."""
-        return DensePiece(t, t_next, y, slopes, self._program.weights, float(CENTRE))
-
-    def _packed(self, y: Tensor) -> Tensor:
-        """A state as the artifacts were made for it; they do not look. A start may be a view."""
-        if y.dtype is not self._dtype or y.shape != (self._size,):
-            raise AssertionError(f"a packed state was expected, not {y.dtype} {tuple(y.shape)}")
-        return y if y.is_contiguous() and not y.is_neg() else _plain(y)
+        return DensePiece(t, t_next, y, slopes, self.program.weights, float(CENTRE))
 
 
 @dataclass(slots=True)
@@ -198,7 +197,7 @@ class _CompiledStep(Step):
     def dense(self) -> DensePiece:
         """The interpolant, from the slopes that came with the step."""
         slopes = self.slopes
-        if self.stepper._fsal:
+        if self.stepper.program.fsal:
             first, last = self.retry.slope, self.memory.slope
             assert first is not None
             assert last is not None
@@ -206,10 +205,10 @@ class _CompiledStep(Step):
         return self.stepper.piece(self.t, self.t_next, self.y0, torch.stack(slopes))
 
 
-def _vector(tolerance: Any, stepper: _CompiledStepper) -> Tensor:
+def _vector(tolerance: Any, packing: Packing) -> Tensor:
     """A tolerance as a packed vector."""
-    tensor = torch.as_tensor(tolerance, dtype=stepper._dtype)
-    return _plain(tensor.detach().expand(stepper._size))
+    tensor = torch.as_tensor(tolerance, dtype=packing.dtype)
+    return _plain(tensor.detach().expand(packing.size))
 
 
 def _plain(tensor: Tensor) -> Tensor:

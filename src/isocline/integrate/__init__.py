@@ -10,3 +10,6 @@ from .saving import Saver as Saver
 from .still import stand_still as stand_still
 from .watch import Hit as Hit
 from .watch import Reach as Reach
+from .whole import Whole as Whole
+from .whole import WholeRecorder as WholeRecorder
+from .whole import WholeSolver as WholeSolver

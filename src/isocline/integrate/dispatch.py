@@ -1,4 +1,4 @@
-"""Which way a problem is solved: by the loop, step by step, or by a black box at one go."""
+"""Which way a problem is solved: by the loop, step by step, or by something else at one go."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from . import loop
 from .black_box import solve_black_box
 from .clock import Clock
 from .loop import Outcome, Recorder
+from .whole import WholeRecorder, WholeSolver
 
 __all__ = ["integrate"]
 
@@ -30,8 +31,28 @@ def integrate(
     Raises:
         GradientError: if a graph or the steps of a black box are to be recorded.
     """
+    found = _whole(problem, plan, clock, recorder)
+    if found is not None:
+        return found
     if not isinstance(plan.solver, Boxed):
         return loop.integrate(problem, plan, clock=clock, recorder=recorder)
     if torch.is_grad_enabled() or clock is not None or recorder is not None:
         no_steps(plan.solver.name)
     return solve_black_box(problem, plan, plan.solver)
+
+
+def _whole(
+    problem: Problem, plan: Plan, clock: Clock | None, recorder: Recorder | None
+) -> Outcome | None:
+    """The outcome of a solve that its solver took at one go; None if it has to be the loop."""
+    if not isinstance(plan.solver, WholeSolver) or (clock is not None and clock.recording):
+        return None
+    if recorder is None:
+        whole = plan.solver.whole(problem, plan, record=False)
+    elif isinstance(recorder, WholeRecorder):
+        whole = plan.solver.whole(problem, plan, record=True)
+        if whole is not None:
+            recorder.taken_whole(whole)
+    else:
+        return None
+    return None if whole is None else whole.outcome

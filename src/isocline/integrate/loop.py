@@ -12,18 +12,19 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..controllers.base import Decision
+from ..controllers.base import Controller, Decision
 from ..controllers.initial_step import initial_step
 from ..problem import Plan, Problem
 from ..solution import Status
 from ..solvers.base import DensePiece, Memory, Step
 from ..solvers.complete import CompleteStepper
+from ..state import Packing
 from ..transforms import active, everywhere, mapped
 from .clock import Clock
 from .saving import Saver, dense_piece
 from .watch import Hit, Reach, Watch
 
-__all__ = ["Outcome", "Recorder", "Start", "integrate"]
+__all__ = ["Outcome", "Recorder", "Start", "integrate", "not_finite", "targets"]
 
 _STRETCH = 1e-5
 """A step is stretched by up to this fraction to end at its target, which spares a sliver."""
@@ -93,6 +94,27 @@ def integrate(
     return _Loop(problem, plan, clock or Clock(problem, plan.ts), recorder).run()
 
 
+def targets(problem: Problem, controller: Controller) -> list[float]:
+    """Times at which a step must end, the first of them last: t1 and the controller's stops."""
+
+    def ahead(t: float) -> float:
+        return problem.direction * (t - problem.t0)
+
+    inside = {stop for stop in controller.stops if 0 < ahead(stop) < ahead(problem.t1)}
+    return [problem.t1, *sorted(inside, key=ahead, reverse=True)]
+
+
+def not_finite(packing: Packing, *vectors: Tensor) -> tuple[int, ...]:
+    """The samples in which any of some packed vectors is NaN or infinite."""
+    if any(map(mapped, vectors)):  # samples of which member?
+        return ()
+    bad: set[int] = set()
+    for vector in vectors:
+        for leaf in packing.per_sample(vector.detach()):
+            bad.update((~leaf.isfinite().all(dim=1)).nonzero().flatten().tolist())
+    return tuple(sorted(bad))
+
+
 class _Loop:
     """State of one solve: where it stands, the step to try next, and what was found."""
 
@@ -107,8 +129,7 @@ class _Loop:
         told = isinstance(self.stepper, CompleteStepper)
         self.tolerance = None if told else _Tolerance(plan, problem.y0)
         self.sign = problem.direction
-        inside = [s for s in self.controller.stops if 0 < self._ahead(s) < self._ahead(problem.t1)]
-        self.targets = [problem.t1, *sorted(set(inside), key=self._ahead, reverse=True)]
+        self.targets = targets(problem, self.controller)
         self.found = Outcome(problem.t0, problem.y0)
         self.watch = Watch(plan.events, problem.t0, problem.y0) if plan.events else None
         self.memory = Memory()
@@ -116,10 +137,6 @@ class _Loop:
         self.holds = everywhere if active() else bool
         self.finite = True  # whether the last attempt was
         self.tried = 0.0  # its length, before it was cut short at a target
-
-    def _ahead(self, t: float) -> float:
-        """How far `t` lies ahead of t0 in the direction of the solve."""
-        return self.sign * (t - self.problem.t0)
 
     def run(self) -> Outcome:
         found = self.found
@@ -166,7 +183,9 @@ class _Loop:
         """A first step that is NaN says that the field is not finite at the start."""
         if math.isnan(self.found.h):
             self.found.status = Status.NON_FINITE
-            self.found.failed_samples = () if slope is None else self._not_finite(slope)
+            self.found.failed_samples = (
+                () if slope is None else not_finite(self.problem.field.packing, slope)
+            )
 
     def _attempt(self) -> None:
         """Try one step, and take it or shorten it."""
@@ -272,19 +291,9 @@ class _Loop:
         found = self.found
         found.status = Status.STEP_UNDERFLOW if self.finite else Status.NON_FINITE
         if step is not None and not self.finite:
-            found.failed_samples = self._not_finite(step.y1, *step.errors)
+            found.failed_samples = not_finite(self.problem.field.packing, step.y1, *step.errors)
             if step.unsolved:
                 found.status = Status.UNSOLVED
-
-    def _not_finite(self, *vectors: Tensor) -> tuple[int, ...]:
-        packing = self.problem.field.packing
-        if any(map(mapped, vectors)):  # samples of which member?
-            return ()
-        bad: set[int] = set()
-        for vector in vectors:
-            for leaf in packing.per_sample(vector.detach()):
-                bad.update((~leaf.isfinite().all(dim=1)).nonzero().flatten().tolist())
-        return tuple(sorted(bad))
 
 
 class _Tolerance:

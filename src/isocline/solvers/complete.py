@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -67,10 +68,6 @@ class CompleteStepper(ABC):
         """
 
     @abstractmethod
-    def demand_unchanged(self) -> None:
-        """Raise GradientError if a tensor that the steps used has been written to since."""
-
-    @abstractmethod
     def outline(self, t: float, t_next: float, y: Tensor) -> DensePiece:
         """The interpolant of a step from y, with zeros in the place of its slopes."""
 
@@ -87,6 +84,14 @@ class CompleteSolver(WrappedSolver, ABC):
     @abstractmethod
     def has_slopes(self) -> bool:
         """Whether its steps have interpolants."""
+
+    @abstractmethod
+    def versions(self) -> object:
+        """What to remember at a solve, so that a change of a tensor is seen later."""
+
+    @abstractmethod
+    def demand_unchanged(self, versions: Any) -> None:
+        """Raise GradientError if a tensor that the steps use was written to since."""
 
     @abstractmethod
     def bind(self, field: Field, packing: Packing) -> CompleteStepper:

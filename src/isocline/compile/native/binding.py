@@ -1,0 +1,113 @@
+"""What `driver.cpp` is handed and hands back, as ctypes know it; the layouts stand there too."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from ctypes import Structure, c_double, c_int64, c_void_p
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Artifact",
+    "Control",
+    "Frame",
+    "Method",
+    "Pull",
+    "Report",
+    "Task",
+    "adopted",
+    "handles",
+]
+
+
+class Artifact(Structure):
+    """A compiled graph: the function that runs it, and what that is called with."""
+
+    _fields_ = [("run", c_void_p), ("container", c_void_p)]
+
+
+class Method(Structure):
+    """What the loop must know of a method."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("fsal", "rows", "degree")),
+        ("weights", c_void_p),
+        ("centre", c_double),
+    ]
+
+
+class Frame(Structure):
+    """What all solves of one field with one method and tolerance have in common."""
+
+    _fields_ = [
+        ("method", Method),
+        *((name, Artifact) for name in ("start", "step", "pull")),
+        *((name, c_double) for name in ("rtol", "atol")),
+        *((name, c_int64) for name in ("size", "wide", "common")),
+    ]
+
+
+class Control(Structure):
+    """Bounds of steps, and the settings of `PID`; for `Constant`, zeros."""
+
+    _fields_ = [
+        *((name, c_double) for name in ("min_step", "max_step")),
+        *((name, c_double) for name in ("proportional", "integral", "derivative", "safety")),
+        *((name, c_double) for name in ("factor_min", "factor_max", "order")),
+        ("adaptive", c_int64),
+    ]
+
+
+class Task(Structure):
+    """A solve."""
+
+    _fields_ = [
+        *((name, c_double) for name in ("t0", "t1", "h")),
+        ("max_steps", c_int64),
+        ("targets", c_void_p),
+        ("target_count", c_int64),
+        ("ts", c_void_p),
+        ("ts_count", c_int64),
+        ("keeps_t1", c_int64),
+        ("out", c_void_p),
+        ("records", c_int64),
+    ]
+
+
+class Report(Structure):
+    """How far a solve has come."""
+
+    _fields_ = [
+        ("status", c_int64),
+        *((name, c_double) for name in ("t", "h")),
+        *((name, c_int64) for name in ("accepted", "rejected", "rows", "saved_t1")),
+    ]
+
+
+class Pull(Structure):
+    """A walk back."""
+
+    _fields_ = [("totals", c_void_p), ("total_count", c_int64), ("cotangents", c_void_p)]
+
+
+_POINTER: Any = ctypes.pythonapi.PyCapsule_GetPointer
+_POINTER.restype, _POINTER.argtypes = c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_CAPSULE: Any = ctypes.pythonapi.PyCapsule_New
+_CAPSULE.restype = ctypes.py_object
+_CAPSULE.argtypes = [c_void_p, ctypes.c_char_p, c_void_p]
+
+
+def handles(tensors: Iterable[Tensor]) -> Any:
+    """Handles of tensors, one after another, for a function that takes them over."""
+    capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
+    return (c_void_p * len(capsules))(*[_POINTER(one, None) for one in capsules])
+
+
+def adopted(handle: int) -> Tensor:
+    """The tensor of a handle, which is ours from now on."""
+    capsule = _CAPSULE(handle, None, None)
+    found: Tensor = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr(capsule)
+    return found

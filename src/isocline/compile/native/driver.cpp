@@ -1,0 +1,349 @@
+// A whole solve over compiled steps, and the walk back over it, without Python in between.
+//
+// The loop is that of isocline/integrate/loop.py with the controllers PID and Constant, to the last
+// bit; output between steps is that of DensePiece.at (isocline/solvers/base.py), up to rounding.
+// Each step and each pull-back is one call of an artifact of AOTInductor by its C interface
+// (torch/csrc/inductor/aoti_runtime/interface.h), whose inputs are handles of tensors that the
+// artifact takes over.
+
+#include "steps.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+namespace isocline {
+
+// --- a solve -------------------------------------------------------------------------------------
+
+class Solve {
+ public:
+  // Takes over the handles: what artifacts are given after their own inputs, the state at the start,
+  // and perhaps the slope there.
+  Solve(
+      const Frame& frame, const Control& control, const Task& task, const Handle* given,
+      int64_t count)
+      : frame_(frame),
+        control_(control),
+        task_(task),
+        controller_(control),
+        targets_(task.targets, task.targets + task.target_count),
+        ts_(task.ts, task.ts + task.ts_count),
+        common_(given, given + frame.common),
+        y_(given[frame.common]),
+        slope_(count > frame.common + 1 ? given[frame.common + 1] : nullptr),
+        t_(task.t0),
+        h_(task.h),
+        sign_(task.t1 >= task.t0 ? 1.0 : -1.0),
+        times_{0.0, 0.0, frame.rtol, frame.atol},
+        clock_(Tensor::over(times_, 4)) {}
+
+  // Go on for some seconds; whether the solve has ended.
+  bool drive(double seconds) {
+    using Clock = std::chrono::steady_clock;
+    auto end = Clock::now() + std::chrono::duration<double>(seconds);
+    try {
+      if (std::isnan(h_) && status_ == GOING) begin();
+      while (status_ == GOING) {
+        if (targets_.empty()) {
+          status_ = SUCCESS;
+        } else if (accepted_ + rejected_ == task_.max_steps) {
+          status_ = MAX_STEPS;
+        } else {
+          attempt();
+          if (status_ == GOING && Clock::now() >= end) return false;
+        }
+      }
+    } catch (...) {
+      status_ = BROKEN;
+    }
+    return true;
+  }
+
+  Report report() const {
+    return {status_, t_, h_, accepted_, rejected_, rows_, saved_t1_};
+  }
+
+  // The state that was not finite, or the slope.
+  Handle culprit() const { return culprit_ ? culprit_.another() : nullptr; }
+
+  const std::vector<Taken>& steps() const { return steps_; }
+
+  const Tensor& state(size_t index) const {
+    return index < steps_.size() ? steps_[index].y : y_;
+  }
+
+  // Lets go of all states but the first.
+  void forget() {
+    for (size_t i = 1; i < steps_.size(); ++i) steps_[i].y = Tensor();
+    if (!steps_.empty()) y_ = Tensor();
+    common_.clear();
+  }
+
+  // The cotangent of the start.
+  Tensor pull(const Pull& with) const {
+    return frame_.wide ? pull_as<double>(with) : pull_as<float>(with);
+  }
+
+ private:
+  template <typename T>
+  Tensor pull_as(const Pull& with) const;
+
+  void begin() {
+    std::vector<Handle> inputs = first_inputs(task_.t0, task_.t1);
+    add_common(inputs);
+    auto found = call(frame_.start, inputs, 2);
+    h_ = *found[1].data<double>();
+    if (std::isnan(h_)) {
+      status_ = NON_FINITE;
+      culprit_ = std::move(found[0]);
+    } else if (frame_.method.fsal) {
+      slope_ = std::move(found[0]);
+    }
+  }
+
+  std::vector<Handle> first_inputs(double t, double t_next) {
+    times_[0] = t;
+    times_[1] = t_next;
+    std::vector<Handle> inputs;
+    inputs.reserve(common_.size() + 3);
+    inputs.push_back(clock_.another());
+    inputs.push_back(y_.another());
+    return inputs;
+  }
+
+  void add_common(std::vector<Handle>& inputs) const {
+    for (const Tensor& tensor : common_) inputs.push_back(tensor.another());
+  }
+
+  void attempt() {
+    double t_next = next_time(), h = std::abs(t_next - t_);
+    if (h < shortest() && t_next != targets_.back()) {
+      status_ = finite_ ? UNDERFLOW_ : NON_FINITE;
+      return;
+    }
+    std::vector<Handle> inputs = first_inputs(t_, t_next);
+    if (frame_.method.fsal) inputs.push_back(slope_.another());
+    add_common(inputs);
+    int64_t slopes = frame_.method.rows ? frame_.method.rows - 2 * frame_.method.fsal : 0;
+    auto found = call(frame_.step, inputs, 2 + frame_.method.fsal + slopes);
+    double ratio = *found[1].data<double>();
+    if (controller_.decide(h, ratio)) {
+      accept(t_next, h, found);
+    } else {
+      reject(h, ratio, found);
+    }
+  }
+
+  double next_time() {
+    double target = targets_.back();
+    tried_ = std::min(std::max(h_, control_.min_step), control_.max_step);
+    if (std::abs(target - t_) <= tried_ * (1.0 + 1e-5)) return target;
+    return t_ + sign_ * tried_;
+  }
+
+  double shortest() const {
+    double span = std::abs(task_.t1 - task_.t0), least = std::isfinite(span) ? 1e-6 * span : 0.0;
+    double size = std::max(std::abs(t_), least);
+    return 4 * (std::nextafter(size, std::numeric_limits<double>::infinity()) - size);
+  }
+
+  void accept(double t_next, double h, std::vector<Tensor>& found) {
+    int64_t before = rows_;
+    if (frame_.wide) {
+      save<double>(t_next, found);
+    } else {
+      save<float>(t_next, found);
+    }
+    double target = targets_.back();
+    bool cut_short = t_next == target && std::abs(t_next - t_) < tried_;
+    h_ = cut_short ? std::max(tried_, h) : h;
+    ++accepted_;
+    finite_ = true;
+    if (task_.records) steps_.push_back({t_, t_next, before, rows_, std::move(y_)});
+    t_ = t_next;
+    y_ = std::move(found[0]);
+    if (frame_.method.fsal) slope_ = std::move(found[2]);
+    if (t_next == target) targets_.pop_back();
+  }
+
+  void reject(double h, double ratio, std::vector<Tensor>& found) {
+    ++rejected_;
+    h_ = h;
+    finite_ = std::isfinite(ratio);
+    if (tried_ > control_.min_step && h >= shortest() && control_.adaptive) return;
+    status_ = finite_ ? UNDERFLOW_ : NON_FINITE;
+    if (!finite_) culprit_ = std::move(found[0]);
+  }
+
+  template <typename T>
+  void save(double end, const std::vector<Tensor>& found) {
+    while (next_ < ts_.size() && sign_ * ts_[next_] <= sign_ * end) {
+      double at = ts_[next_++];
+      if (at == end) {
+        write(found[0].data<T>());
+      } else {
+        Basis basis(frame_.method, t_, end, at);
+        interpolate(basis, y_.data<T>(), slopes<T>(found), row<T>(rows_++), frame_.size);
+      }
+    }
+    if (task_.keeps_t1 && end == task_.t1) {
+      write(found[0].data<T>());
+      saved_t1_ = 1;
+    }
+  }
+
+  template <typename T>
+  T* row(int64_t index) const {
+    return reinterpret_cast<T*>(task_.out) + index * frame_.size;
+  }
+
+  template <typename T>
+  void write(const T* state) {
+    std::memcpy(row<T>(rows_++), state, frame_.size * sizeof(T));
+  }
+
+  template <typename T>
+  std::vector<const T*> slopes(const std::vector<Tensor>& found) const {
+    std::vector<const T*> all;
+    if (frame_.method.fsal) all.push_back(slope_.data<T>());
+    for (size_t i = 2 + frame_.method.fsal; i < found.size(); ++i) all.push_back(found[i].data<T>());
+    if (frame_.method.fsal) all.push_back(found[2].data<T>());
+    return all;
+  }
+
+  const Frame frame_;
+  const Control control_;
+  const Task task_;
+  Controller controller_;
+  std::vector<double> targets_, ts_;
+  std::vector<Tensor> common_;
+  Tensor y_, slope_, culprit_;
+  double t_, h_, sign_;
+  double times_[4];  // t, t_next, rtol, atol: what artifacts read through `clock_`
+  Tensor clock_;
+  double tried_ = 0.0;
+  size_t next_ = 0;  // output time
+  int64_t accepted_ = 0, rejected_ = 0, rows_ = 0, saved_t1_ = 0;
+  bool finite_ = true;
+  Status status_ = GOING;
+  std::vector<Taken> steps_;
+};
+
+// --- the way back --------------------------------------------------------------------------------
+
+template <typename T>
+Tensor Solve::pull_as(const Pull& with) const {
+  const Method& method = frame_.method;
+  const int64_t size = frame_.size;
+  const T* given = reinterpret_cast<const T*>(with.cotangents);
+  const std::vector<Tensor> totals(with.totals, with.totals + with.total_count);
+  double times[] = {0.0, 0.0, frame_.rtol, frame_.atol};
+  const Tensor clock = Tensor::over(times, 4);
+  const Tensor slopes = method.rows ? Tensor::zeros(method.rows * size, frame_.wide) : Tensor();
+  T* of_slopes = method.rows ? slopes.data<T>() : nullptr;
+  Tensor end = Tensor::zeros(size, frame_.wide);
+  std::vector<T> of_start;
+  for (size_t index = steps_.size(); index-- > 0;) {
+    const Taken& step = steps_[index];
+    bool between = false;
+    T* of_end = end.data<T>();
+    for (int64_t row = step.first_row; row < step.last_row; ++row) {
+      const T* cotangent = given + row * size;
+      double at = row < static_cast<int64_t>(ts_.size()) ? ts_[row] : step.t_next;
+      if (at == step.t_next) {
+        add(of_end, cotangent, T(1), size);
+        continue;
+      }
+      if (!between) of_start.assign(size, T(0));
+      between = true;
+      add(of_start.data(), cotangent, T(1), size);
+      Basis basis(method, step.t, step.t_next, at);
+      for (int64_t j = 0; j < method.rows; ++j)
+        add(of_slopes + j * size, cotangent, static_cast<T>(basis.values[j]), size);
+    }
+    times[0] = step.t;
+    times[1] = step.t_next;
+    std::vector<Handle> inputs{clock.another(), step.y.another(), end.another()};
+    if (slopes) inputs.push_back(slopes.another());
+    add_common(inputs);
+    for (const Tensor& total : totals) inputs.push_back(total.another());
+    end = std::move(call(frame_.pull, inputs, 1)[0]);
+    if (between) {
+      add(end.data<T>(), of_start.data(), T(1), size);
+      std::fill(of_slopes, of_slopes + method.rows * size, T(0));
+    }
+  }
+  return end;
+}
+
+}  // namespace isocline
+
+using namespace isocline;
+
+extern "C" {
+
+void isocline_link(void* copy_of, void* release, void* data_of, void* over, void* empty) {
+  torch.copy_of = reinterpret_cast<decltype(torch.copy_of)>(copy_of);
+  torch.release = reinterpret_cast<decltype(torch.release)>(release);
+  torch.data_of = reinterpret_cast<decltype(torch.data_of)>(data_of);
+  torch.over = reinterpret_cast<decltype(torch.over)>(over);
+  torch.empty = reinterpret_cast<decltype(torch.empty)>(empty);
+}
+
+void* isocline_begin(
+    const Frame* frame, const Control* control, const Task* task, const Handle* given,
+    int64_t count) {
+  try {
+    return new Solve(*frame, *control, *task, given, count);
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+int32_t isocline_drive(void* solve, double seconds, Report* report) {
+  bool ended = static_cast<Solve*>(solve)->drive(seconds);
+  *report = static_cast<Solve*>(solve)->report();
+  return ended;
+}
+
+Handle isocline_culprit(void* solve) { return static_cast<Solve*>(solve)->culprit(); }
+
+int64_t isocline_count(void* solve) { return static_cast<Solve*>(solve)->steps().size(); }
+
+// Ends of the steps (n, 2), and from which to which row of output each gave (n, 2).
+void isocline_steps(void* solve, double* ends, int64_t* rows) {
+  for (const Taken& step : static_cast<Solve*>(solve)->steps()) {
+    *ends++ = step.t;
+    *ends++ = step.t_next;
+    *rows++ = step.first_row;
+    *rows++ = step.last_row;
+  }
+}
+
+// The state that a step started from; for the number of the steps, the one at the end.
+Handle isocline_state(void* solve, int64_t index) {
+  try {
+    return static_cast<Solve*>(solve)->state(index).another();
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+Handle isocline_pull(void* solve, const Pull* with) {
+  try {
+    return static_cast<Solve*>(solve)->pull(*with).another();
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+void isocline_forget(void* solve) { static_cast<Solve*>(solve)->forget(); }
+
+void isocline_free(void* solve) { delete static_cast<Solve*>(solve); }
+
+}  // extern "C"

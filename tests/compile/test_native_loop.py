@@ -1,0 +1,244 @@
+"""The driver takes the steps that the loop takes, and walks back over them as Python does."""
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import isocline as ic
+from isocline.compile.native import whole
+from isocline.compile.native.library import driver
+
+RATE = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+
+
+def logistic(t: Tensor, y: Tensor) -> Tensor:
+    return RATE * y * (1 - y) * torch.cos(3 * t)
+
+
+def start(batch: int = 3) -> Tensor:
+    return torch.linspace(0.1, 0.7, 2 * batch, dtype=torch.float64).view(batch, 2)
+
+
+def solve(y0: Tensor, t0: float = 0.0, t1: float = 2.0, **options: Any) -> ic.Solution:
+    return ic.solve(logistic, y0, t0, t1, compile=True, **options)
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Run something with the loop in Python over the same compiled steps."""
+
+    def with_loop(run: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(whole.Driven, "of", classmethod(lambda cls, compiled: None))
+            return run()
+
+    return with_loop
+
+
+@pytest.fixture
+def driven(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each solve of the test, whether the driver took it."""
+    assert driver() is not None
+    took: list[bool] = []
+    before = whole.solved
+
+    def solved(*given: Any) -> Any:
+        found = before(*given)
+        took.append(found is not None)
+        return found
+
+    monkeypatch.setattr("isocline.compile.solver.solved", solved)
+    return took
+
+
+STOPS = (0.3, 1.1, 5.0)
+
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "backward in time": {"t0": 2.0, "t1": -1.0},
+    "another start": {"dt0": 0.3},
+    "PI control with stops": {"controller": ic.PI(stops=STOPS, max_step=0.25)},
+    "PID control": {"controller": ic.PID(proportional=0.2, integral=0.4, derivative=0.1)},
+    "coarse": {"rtol": 0.3, "atol": 0.3, "dt0": 2.0},
+    "constant": {"controller": ic.Constant(stops=(0.33,)), "dt0": 0.07},
+    "not first same as last": {"solver": "heun"},
+    "kept ends": {"save": ic.SaveAt(t0=True, t1=True)},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_steps_are_the_loops_to_the_last_bit(way: str, loop: Any, driven: list[bool]) -> None:
+    options = {"t0": 0.0, "t1": 2.0} | WAYS[way]
+
+    def run() -> tuple[ic.Solution, Tensor]:
+        y0 = start().requires_grad_()
+        sol = solve(y0, **options)
+        (gradient,) = torch.autograd.grad(sol.ys.square().sum(), y0)
+        return sol, gradient
+
+    (fast, of_fast), (slow, of_slow) = run(), loop(run)
+    assert driven == [True]
+    assert torch.equal(fast.ys, slow.ys)
+    assert torch.equal(fast.ts, slow.ts)
+    assert torch.equal(of_fast, of_slow)
+    for count in ("nfe_forward", "nfe_backward", "steps_accepted", "steps_rejected"):
+        assert getattr(fast.stats, count) == getattr(slow.stats, count), count
+    assert fast.stats.steps_accepted > 1
+
+
+@pytest.mark.parametrize(
+    ("times", "t0", "t1"),
+    [
+        ([0.0, 0.0, 0.31, 0.77, 0.770001, 2.0], 0.0, 2.0),
+        ([1.9, 1.0, 0.5], 2.0, 0.0),
+        ([], 0.0, 2.0),
+    ],
+)
+@pytest.mark.parametrize("ends", [False, True])
+def test_output_between_steps(
+    times: list[float], t0: float, t1: float, ends: bool, loop: Any, driven: list[bool]
+) -> None:
+    def run() -> list[Tensor]:
+        y0 = start().requires_grad_()
+        sol = solve(y0, t0, t1, save=ic.SaveAt(ts=times, t0=ends, t1=ends))
+        if sol.ys is None:
+            return [sol.ts]
+        weights = torch.linspace(-1, 2, sol.ys.numel(), dtype=torch.float64).view_as(sol.ys)
+        gradients = torch.autograd.grad((weights * sol.ys).sum(), [y0, RATE])
+        return [sol.ts, sol.ys, *gradients]
+
+    for fast, slow in zip(run(), loop(run), strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-13, atol=1e-14)
+    assert driven == [True]
+
+
+def runaway(t: Tensor, y: Tensor) -> Tensor:
+    return RATE * y * y
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_steps": 3},
+        {"controller": ic.PID(min_step=0.5), "rtol": 1e-12, "atol": 1e-12},
+        {"controller": ic.PID(factor_min=0.9)},
+        {"controller": ic.Constant(), "dt0": 0.5},
+    ],
+)
+def test_failures_are_the_loops(options: dict[str, Any], loop: Any, driven: list[bool]) -> None:
+    """A sample that blows up at t = 1 beside one that does not."""
+    y0 = torch.tensor([[0.01, 0.02], [0.01, 1 / 1.5]], dtype=torch.float64)
+
+    def run() -> ic.Solution:
+        return ic.solve(runaway, y0, 0.0, 2.0, compile=True, throw=False, **options)
+
+    fast, slow = run(), loop(run)
+    assert driven == [True]
+    assert fast.status is slow.status
+    assert fast.status is not ic.Status.SUCCESS
+    assert fast.t_end == slow.t_end
+    assert fast.failed_samples == slow.failed_samples
+    assert fast.ys is None
+
+
+def test_a_field_that_is_not_finite_at_the_start(loop: Any) -> None:
+    y0 = torch.tensor([[0.5, 0.5], [1e300, 0.5]], dtype=torch.float64)
+
+    def run() -> ic.Solution:
+        return ic.solve(runaway, y0, 0.0, 2.0, compile=True, throw=False)
+
+    fast, slow = run(), loop(run)
+    assert fast.status is slow.status is ic.Status.NON_FINITE
+    assert fast.failed_samples == slow.failed_samples == (1,)
+
+
+def test_a_solve_goes_on_after_python_had_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = solve(start()).ys
+    library, turns = driver(), []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(library, name)
+
+        def isocline_drive(self, *given: Any) -> Any:
+            turns.append(given)
+            return library.isocline_drive(*given)  # type: ignore[union-attr]
+
+    monkeypatch.setattr(whole, "_TURN", 0.0)
+    monkeypatch.setattr(whole, "driver", Watched)
+    sol = solve(start())
+    assert torch.equal(sol.ys, expected)
+    assert len(turns) >= sol.stats.steps_accepted
+
+
+def test_backward_again_and_after_the_graph_was_let_go(driven: list[bool]) -> None:
+    y0 = start().requires_grad_()
+    loss = solve(y0).ys.square().sum()
+    first = torch.autograd.grad(loss, [y0, RATE], retain_graph=True)
+    again = torch.autograd.grad(loss, [y0, RATE], retain_graph=True)
+    last = torch.autograd.grad(loss, [y0, RATE])
+    for one, other, third in zip(first, again, last, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, third)
+    assert driven == [True]
+
+
+def test_second_derivatives(driven: list[bool]) -> None:
+    """They take the steps one by one, as recorded by the driver."""
+
+    def of(fast: bool) -> tuple[Tensor, ...]:
+        y0 = start().requires_grad_()
+        sol = ic.solve(logistic, y0, 0.0, 2.0, compile=fast, save=ic.SaveAt(ts=[0.7, 2.0]))
+        (gradient,) = torch.autograd.grad(sol.ys.pow(3).sum(), y0, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), [y0, RATE])
+
+    for fast, slow in zip(of(True), of(False), strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-7, atol=1e-9)
+    assert driven == [True]
+
+
+def test_threads_do_not_disturb_one_another() -> None:
+    expected = {batch: solve(start(batch)).ys for batch in (2, 3, 5, 8)}
+    wrong: list[int] = []
+
+    def work(batch: int) -> None:
+        found = [solve(start(batch)).ys for _ in range(20)]
+        wrong.extend(batch for ys in found if not torch.equal(ys, expected[batch]))
+
+    workers = [threading.Thread(target=work, args=(batch,)) for batch in expected]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_without_a_driver_the_loop_takes_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = solve(start()).ys
+    monkeypatch.setattr(whole, "driver", lambda: None)
+    assert torch.equal(solve(start()).ys, expected)
+
+
+def test_a_step_that_fails_is_an_error_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    kind = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, size, pointer, size, pointer, pointer)
+    calls: list[int] = []
+
+    @kind
+    def broken(container, inputs, count, outputs, outputs_count, stream, proxy):
+        calls.append(count)
+        return 1
+
+    address = ctypes.cast(broken, pointer).value
+    solve(start())
+    monkeypatch.setattr(whole, "_entry", lambda runner: whole.Artifact(address, None))
+    with pytest.raises(RuntimeError, match="compiled step failed"):
+        solve(start())
+    assert calls
