@@ -95,9 +95,12 @@ class _CompiledStepper(CompleteStepper):
             if differentiable and not tensor.is_inference()
         ]
         common += [tensor.contiguous() if slot.dynamic else tensor for slot, tensor in slots]
-        self._common = common
+        # Each artifact has its own inputs in the place of the tensors, hoisted out of its steps.
+        self._shared, self._held = common, len(used)
+        self._common = program.step.prepared(common, self._held)
         self._run = program.step.run
-        self._pull = program.pull(subject).run if differentiable else None
+        self._pull = program.pull(subject) if differentiable else None
+        self._pull_common = self._pull.prepared(common, self._held) if self._pull else common
         # Asked of the table once: it looks through its fractions for the answer.
         self._fsal = self.table.fsal
         self._per_step = self.table.stages - int(self._fsal)
@@ -106,7 +109,7 @@ class _CompiledStepper(CompleteStepper):
         y = self._packed(y.detach())
         self._times[0], self._times[1] = t0, t1
         start = self._program.start(self._subject)
-        slope, h = start.run([self._clock, y, *self._common])
+        slope, h = start.run([self._clock, y, *start.prepared(self._shared, self._held)])
         self.field.evaluations += 2
         return Memory(slope), h.item()
 
@@ -153,8 +156,8 @@ class _CompiledStepper(CompleteStepper):
             own.append(_plain(slopes.reshape(-1)))
         self.field.evaluations += count
         assert self._pull is not None
-        found: Tensor = self._pull([self._clock, y, *own, *self._common, *totals])[0]
-        return found
+        found = self._pull.run([self._clock, y, *own, *self._pull_common, *totals])
+        return found[0]
 
     def demand_unchanged(self) -> None:
         for tensor, version in self._versions:
