@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from isocline.compile import fitting, program
+from isocline.compile.building import Artifact
 from isocline.compile.passes import apply
 
 from .compile_cases import Interpreted
@@ -42,7 +43,8 @@ def interpreted(fresh: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def built(traced, passes, cache, what):
         made.append(what)
-        return Interpreted(apply(traced.graph, passes))
+        graph, before = apply(traced.graph, passes, traced.held)
+        return Artifact(Interpreted(graph).run, before)
 
     monkeypatch.setattr(program, "built", built)
     return made

@@ -1,18 +1,24 @@
 """Rewritings of graphs change results by rounding alone, and can be switched off."""
 
+import operator
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from isocline.compile.passes import Passes, apply
-from isocline.compile.tracing import trace
+from isocline.compile.passes import Passes, Rewritten, apply
+from isocline.compile.tracing import Traced, trace
 
-MM = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+aten = torch.ops.aten
+MM = (aten.mm.default, aten.addmm.default)
+OURS = (torch.ops.isocline.small_product.default, torch.ops.isocline.small_products.default)
+NONE = Passes(products=False, skinny=False, hoist=False, tanh=False)
 
 
-def products(graph: GraphModule) -> int:
-    return sum(node.target in MM for node in graph.graph.nodes)
+def count(graph: GraphModule | None, *targets: object) -> int:
+    return 0 if graph is None else sum(node.target in targets for node in graph.graph.nodes)
 
 
 def layers(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> tuple[Tensor, ...]:
@@ -23,40 +29,180 @@ def outer(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     return (x.t() @ y,)
 
 
-def inputs(rows: int) -> list[Tensor]:
-    return [torch.randn(*shape) for shape in ((rows, 3), (64, 3), (64,), (64, 5))]
+def inputs(rows: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    shapes = ((rows, 7), (64, 7), (64,), (64, 5))
+    return [torch.randn(*shape, dtype=dtype) for shape in shapes]
+
+
+def run(made: Rewritten, given: Sequence[Tensor], held: range) -> tuple[Tensor, ...]:
+    """What a rewritten graph computes from the inputs of the one that it was made of."""
+    rest = list(given)
+    if made.before is not None:
+        rest[held.start : held.stop] = made.before(*rest[held.start : held.stop])
+    return made.graph(*rest)
+
+
+def alike(made: Rewritten, traced: Traced, given: Sequence[Tensor], held: range) -> None:
+    """The same results as before up to rounding."""
+    eps = torch.finfo(given[0].dtype).eps
+    found, wanted = run(made, given, held), traced.graph(*given)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other, rtol=0, atol=16 * eps * other.abs().max().item())
+
+
+# --- loops for products of one row -----------------------------------------------------------
 
 
 def test_products_of_one_row_become_loops() -> None:
     given = inputs(1)
     traced = trace(layers, given)
-    fast = apply(traced.graph, Passes(skinny=True))
-    assert products(traced.graph) == 2
-    assert products(fast) == 0
-    torch.testing.assert_close(fast(*given), traced.graph(*given), rtol=1e-6, atol=1e-6)
+    fast = apply(traced.graph, Passes(products=False, tanh=False))
+    assert (count(traced.graph, *MM), count(fast.graph, *MM)) == (2, 0)
+    alike(fast, traced, given, range(0))
 
 
 def test_outer_products_become_loops() -> None:
     """The gradient of a weight at batch 1."""
     given = [torch.randn(1, 7), torch.randn(1, 4)]
     traced = trace(outer, given)
-    fast = apply(traced.graph, Passes(skinny=True))
-    assert (products(traced.graph), products(fast)) == (1, 0)
-    torch.testing.assert_close(fast(*given), traced.graph(*given), rtol=0, atol=0)
+    fast = apply(traced.graph, Passes(products=False))
+    assert (count(traced.graph, *MM), count(fast.graph, *MM)) == (1, 0)
+    torch.testing.assert_close(fast.graph(*given), traced.graph(*given), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("rows", [2, 128])
-def test_products_of_more_rows_stay(rows: int) -> None:
-    assert products(apply(trace(layers, inputs(rows)).graph, Passes())) == 2
+# --- kernels of our own ----------------------------------------------------------------------
 
 
-def test_products_over_a_batch_of_any_size_stay() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [1, 2, 8, 128])
+def test_products_go_to_our_kernels(rows: int, dtype: torch.dtype) -> None:
+    given = inputs(rows, dtype)
+    traced = trace(layers, given)
+    fast = apply(traced.graph, Passes(), range(1, 4))
+    assert (count(fast.graph, *MM), count(fast.graph, *OURS)) == (0, 2)
+    alike(fast, traced, given, range(1, 4))
+
+
+def test_products_over_a_batch_of_any_size() -> None:
     traced = trace(layers, inputs(6), dynamic=[0], batch=6)
-    assert products(apply(traced.graph, Passes())) == 2
-    given = inputs(9)
-    torch.testing.assert_close(traced.graph(*given), layers(*given))
+    fast = apply(traced.graph, Passes(), range(1, 4))
+    assert (count(fast.graph, *MM), count(fast.graph, *OURS)) == (0, 2)
+    for rows in (6, 2, 131):
+        alike(fast, traced, inputs(rows), range(1, 4))
 
 
-def test_it_can_be_switched_off() -> None:
-    traced = trace(layers, inputs(1))
-    assert products(apply(traced.graph, Passes(skinny=False))) == 2
+@pytest.mark.parametrize("shapes", [((6, 3), (3, 5)), ((200, 3), (3, 5)), ((1, 4), (4, 9))])
+def test_short_sums_are_written_out(shapes: tuple[tuple[int, ...], ...]) -> None:
+    given = [torch.randn(*shape) for shape in shapes]
+    traced = trace(lambda a, b: (a @ b, a.t() @ (a @ b)), given)
+    fast = apply(traced.graph, Passes())
+    assert count(fast.graph, *MM) == 0
+    alike(fast, traced, given, range(0))
+
+
+def test_large_and_foreign_products_stay() -> None:
+    large = [torch.randn(8, 300), torch.randn(300, 300)]
+    assert count(apply(trace(operator_matmul, large).graph, Passes()).graph, *MM) == 1
+    half = [torch.randn(8, 8, dtype=torch.bfloat16) for _ in range(2)]
+    assert count(apply(trace(operator_matmul, half).graph, Passes()).graph, *MM) == 1
+
+
+def operator_matmul(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    return (operator.matmul(x, y),)
+
+
+def stages(w: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+    """The gradient of a weight that three layers share."""
+    with torch.enable_grad():
+        weight = w.detach().requires_grad_()
+        y = x
+        for _ in range(3):
+            y = torch.sin(torch.nn.functional.linear(y, weight))
+        return torch.autograd.grad(y.square().sum(), weight)
+
+
+@pytest.mark.parametrize("width", [3, 4, 9, 33])
+def test_sums_of_gradients_become_one_operator(width: int) -> None:
+    given = [torch.randn(width, width) / width**0.5, torch.randn(19, width)]
+    traced = trace(stages, given, dynamic=[1], batch=19)
+    fast = apply(traced.graph, Passes(), range(1))
+    assert count(fast.graph, OURS[1]) == 1
+    alike(fast, traced, given, range(1))
+
+
+# --- what does not change from step to step ---------------------------------------------------
+
+
+def normalised(x: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+    weight = g[:, None] * v / v.norm(dim=1, keepdim=True)
+    return (torch.sin(x @ weight.t()) @ weight,)
+
+
+def test_what_depends_on_held_tensors_alone_is_hoisted() -> None:
+    given = [torch.randn(20, 6), torch.randn(9, 6), torch.randn(9)]
+    traced = trace(normalised, given)
+    fast = apply(traced.graph, Passes(), range(1, 3))
+    called = [node for node in fast.graph.graph.nodes if node.op == "call_function"]
+    names = {str(node.target) for node in called}
+    assert not any("norm" in name or "div" in name for name in names)
+    alike(fast, traced, given, range(1, 3))
+
+
+def test_nothing_that_moves_is_hoisted() -> None:
+    """Time, state and what is written to are no part of what is done once."""
+    given = [torch.randn(20, 6), torch.randn(9, 6), torch.zeros(9, 6)]
+
+    def body(x: Tensor, w: Tensor, total: Tensor) -> tuple[Tensor, ...]:
+        total.add_(w.exp())
+        return ((x @ w.t()).cos(), total + w.exp())
+
+    traced = trace(body, given, written=1)
+    fast = apply(traced.graph, Passes(), range(1, 2))
+    assert fast.before is not None
+    assert count(fast.before, aten.exp.default) == 1
+    assert count(fast.graph, aten.exp.default) == 0
+    assert count(fast.graph, aten.add_.Tensor) == 1
+    one, other = ([*given[:2], torch.zeros(9, 6)] for _ in range(2))
+    found, wanted = run(fast, one, range(1, 2)), traced.graph(*other)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(one[2], other[2])
+
+
+def test_repeats_are_hoisted_once() -> None:
+    given = [torch.randn(20, 6), torch.randn(6, 6)]
+    traced = trace(lambda x, w: ((x @ w.t()).sin() @ w.t(),), given)
+    fast = apply(traced.graph, Passes(), range(1, 2))
+    assert count(fast.before, aten.clone.default) == 1
+    alike(fast, traced, given, range(1, 2))
+
+
+# --- tanh ------------------------------------------------------------------------------------
+
+
+def test_tanh_is_within_rounding() -> None:
+    """Relatively, also where it is small; and it never leaves [-1, 1]."""
+    near = torch.logspace(-30, 1.5, 20001)
+    x = torch.cat([near, -near, torch.tensor([0.0, -0.0, torch.inf, -torch.inf])])
+    traced = trace(lambda x: (x.tanh(),), [x])
+    fast = apply(traced.graph, Passes())
+    assert count(fast.graph, aten.tanh.default) == 0
+    (found,) = fast.graph(x)
+    exact = x.double().tanh()
+    assert ((found - exact).abs() <= 8 * 2**-24 * exact.abs()).all()
+    assert found.abs().max() <= 1
+    assert torch.equal(found[x == 0].signbit(), x[x == 0].signbit())
+    assert fast.graph(torch.full_like(x, torch.nan))[0].isnan().all()
+
+
+def test_tanh_in_double_precision_stays() -> None:
+    traced = trace(lambda x: (x.tanh(),), [torch.randn(3, dtype=torch.float64)])
+    assert count(apply(traced.graph, Passes()).graph, aten.tanh.default) == 1
+
+
+def test_they_can_be_switched_off() -> None:
+    given = inputs(1)
+    traced = trace(layers, given)
+    plain = apply(traced.graph, NONE, range(1, 4))
+    assert plain.before is None
+    assert plain.graph.code == traced.graph.code

@@ -238,7 +238,7 @@ def test_a_step_that_fails_is_an_error_and_leaves_nothing_behind(
 
     address = ctypes.cast(broken, pointer).value
     solve(start())
-    monkeypatch.setattr(whole, "_entry", lambda runner: whole.Artifact(address, None))
+    monkeypatch.setattr(whole, "_entry", lambda artifact: whole.Entry(address, None))
     with pytest.raises(RuntimeError, match="compiled step failed"):
         solve(start())
     assert calls

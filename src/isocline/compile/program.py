@@ -14,7 +14,7 @@ from torch import Tensor
 from ..solvers.tableau import Tableau, centred
 from ..state import Packing, tree_rebuild
 from .anatomy import Anatomy
-from .building import BuildError, Runner, built
+from .building import Artifact, BuildError, built
 from .cache import Cache
 from .formulas import Formula, Layout
 from .passes import Passes
@@ -147,7 +147,7 @@ class Program:
         volatile: frozenset[str] = frozenset(),
     ) -> None:
         self.request, self._cache, self._name = request, cache, name
-        self._runners: dict[str, Runner] = {}
+        self._runners: dict[str, Artifact] = {}
         self._failed: dict[str, str] = {}
         rows = [[float(x) for x in centred(row)] for row in request.tableau.interpolant]
         # Coefficients of the interpolant about `CENTRE`, (rows, degree).
@@ -192,16 +192,16 @@ class Program:
         batch = packing.batch
         return all(slot.admits(tensors[slot.place], batch) for slot in self.slots)
 
-    def start(self, subject: Subject) -> Runner:
+    def start(self, subject: Subject) -> Artifact:
         """The start of a solve: slope and first step."""
         return self._once("start", "the start", lambda: self._start(subject))
 
-    def pull(self, subject: Subject) -> Runner:
+    def pull(self, subject: Subject) -> Artifact:
         """The pull-back of a step, for the tensors that require grad in this subject."""
         flags = [subject.tensors[slot.place].requires_grad for slot in self.slots]
         return self._once(f"pull {flags}", "the gradient", lambda: self._pull(subject))
 
-    def _once(self, key: str, what: str, make: Callable[[], Traced]) -> Runner:
+    def _once(self, key: str, what: str, make: Callable[[], Traced]) -> Artifact:
         """What was made for `key`; why it cannot be made is remembered too."""
         if key in self._failed:
             raise Untraceable(self._failed[key])
@@ -244,7 +244,7 @@ class Program:
         own = [_flat(packing)] if self.fsal else []
         traced = self._trace(self._formula(subject).step, subject, own)
         # A field may hold much that it does not use, such as a whole model it is a part of.
-        traced, used = traced.without_unused(len(self.slots))
+        traced, used = traced.without_unused()
         self.slots = [slot for slot, keep in zip(self.slots, used, strict=True) if keep]
         return traced
 
@@ -294,6 +294,7 @@ class Program:
             examples += [y, y]
         held = [subject.tensors[slot.place].detach() for slot in self.slots]
         moving += [len(examples) + i for i, slot in enumerate(self.slots) if slot.dynamic]
+        first = len(examples)
         examples += [
             tensor.contiguous() if slot.dynamic else tensor
             for slot, tensor in zip(self.slots, held, strict=True)
@@ -305,11 +306,13 @@ class Program:
                     moving += [len(examples)] if slot.dynamic else []
                     examples.append(torch.zeros_like(tensor, memory_format=torch.contiguous_format))
                     written += 1
-        if not dynamic:
-            return trace(body, examples, written=written)
-        return trace(body, examples, moving, packing.batch, written)
+        if dynamic:
+            traced = trace(body, examples, moving, packing.batch, written)
+        else:
+            traced = trace(body, examples, written=written)
+        return replace(traced, held=range(first, first + len(held)))
 
-    def _built(self, traced: Traced, what: str) -> Runner:
+    def _built(self, traced: Traced, what: str) -> Artifact:
         return built(traced, self.request.passes, self._cache, f"{what} of {self._name}")
 
 

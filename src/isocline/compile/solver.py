@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ..solvers.base import DensePiece, Field, Memory, Solver, Step, Time
 from ..solvers.complete import CompleteSolver, CompleteStepper
 from ..solvers.tableau import CENTRE
 from ..state import Packing
-from .building import Runner
+from .building import Artifact
 from .native.whole import Driven, solved
 from .program import Program
 
@@ -46,8 +47,8 @@ class CompiledSolver(CompleteSolver, WholeSolver):
         packing: Packing,
         program: Program,
         used: Sequence[Tensor],
-        start: Runner | None,
-        pull: Runner | None,
+        start: Artifact | None,
+        pull: Artifact | None,
     ) -> None:
         super().__init__(solver)
         self.program, self.packing, self.start, self.pull = program, packing, start, pull
@@ -61,7 +62,7 @@ class CompiledSolver(CompleteSolver, WholeSolver):
         if vectors:
             common += [_vector(plan.rtol, packing), _vector(plan.atol, packing)]
         slots = zip(program.slots, used, strict=True)
-        self.common = common + [x.contiguous() if slot.dynamic else x for slot, x in slots]
+        self._common = common + [x.contiguous() if slot.dynamic else x for slot, x in slots]
         self._driven: Driven | None = None
 
     @property
@@ -91,6 +92,10 @@ class CompiledSolver(CompleteSolver, WholeSolver):
                     "of another solve. Call backward() first, or change a copy."
                 )
 
+    def prepared(self, artifact: Artifact) -> list[Tensor]:
+        """What an artifact takes after its own inputs, from the tensors as they are now."""
+        return artifact.prepared(self._common, len(self.used))
+
     def bind(self, field: Field, packing: Packing) -> CompleteStepper:
         """A stepper over the field, a `PackedField`, that this was made for."""
         assert isinstance(field, PackedField)
@@ -115,14 +120,15 @@ class _CompiledStepper(CompleteStepper):
         # A host array that a tensor looks into: writing to it costs a tenth of making a tensor.
         self._times = array("d", [0.0, 0.0, *compiled.tolerances])
         self._clock = torch.frombuffer(self._times, dtype=torch.float64)
-        self._common = compiled.common
+        self._common = compiled.prepared(compiled.program.step)
         self._run = compiled.program.step.run
 
     def begin(self, t0: float, t1: float, y: Tensor) -> tuple[Memory, float]:
         y = self.compiled.packed(y.detach())
         self._times[0], self._times[1] = t0, t1
-        assert self.compiled.start is not None
-        slope, h = self.compiled.start.run([self._clock, y, *self._common])
+        start = self.compiled.start
+        assert start is not None
+        slope, h = start.run([self._clock, y, *self.compiled.prepared(start)])
         self.field.evaluations += 2
         return Memory(slope), h.item()
 
@@ -167,8 +173,14 @@ class _CompiledStepper(CompleteStepper):
                 slopes = y.new_zeros(self.program.rows, y.numel())
             own.append(_plain(slopes.reshape(-1)))
         self.field.evaluations += self.program.evaluations_per_pull
+        pull = self.compiled.pull
+        assert pull is not None
+        return pull.run([self._clock, y, *own, *self._common_of_pull, *totals])[0]
+
+    @functools.cached_property
+    def _common_of_pull(self) -> list[Tensor]:
         assert self.compiled.pull is not None
-        return self.compiled.pull.run([self._clock, y, *own, *self._common, *totals])[0]
+        return self.compiled.prepared(self.compiled.pull)
 
     def outline(self, t: float, t_next: float, y: Tensor) -> DensePiece:
         return self.piece(t, t_next, y, y.detach().new_zeros(self.program.rows, y.numel()))

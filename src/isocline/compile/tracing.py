@@ -38,16 +38,18 @@ class Traced:
         graph: over ATen; its placeholders are the inputs in order.
         inputs: fakes, one for each placeholder.
         text: what the graph computes: equal texts, equal graphs.
+        held: places of the tensors that the field holds, which stay the same for a whole solve.
     """
 
     graph: GraphModule
     inputs: tuple[Tensor, ...]
     text: str
+    held: range = range(0)
 
-    def without_unused(self, last: int) -> tuple[Traced, list[bool]]:
-        """This without those of the `last` inputs that nothing uses; which of them are used."""
+    def without_unused(self) -> tuple[Traced, list[bool]]:
+        """This without those of the held tensors, its last inputs, that nothing uses; which are."""
         places = list(self.graph.graph.find_nodes(op="placeholder"))
-        first = len(places) - last
+        first = self.held.start
         used = [bool(node.users) for node in places[first:]]
         if all(used):
             return self, used
@@ -57,7 +59,8 @@ class Traced:
         self.graph.recompile()
         kept = (x for x, keep in zip(self.inputs[first:], used, strict=True) if keep)
         inputs = (*self.inputs[:first], *kept)
-        return Traced(self.graph, inputs, _text(self.graph, inputs)), used
+        held = range(first, len(inputs))
+        return Traced(self.graph, inputs, _text(self.graph, inputs), held), used
 
 
 _traces = 0

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .binding import Artifact
+from .binding import Entry
 
 __all__ = ["Loaded"]
 
@@ -35,7 +35,7 @@ class Loaded:
             raise RuntimeError(f"the model in {self._path} cannot be made")
         run = ctypes.cast(library.AOTInductorModelContainerRun, ctypes.c_void_p)
         # Neither the library nor the container goes: programs are kept for the process's life.
-        self.entry = Artifact(run.value, container.value)
+        self.entry = Entry(run.value, container.value)
 
     def run(self, inputs: list[Tensor]) -> list[Tensor]:
         """Its outputs."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Artifact",
     "Control",
+    "Entry",
     "Frame",
     "Method",
     "Pull",
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-class Artifact(Structure):
+class Entry(Structure):
     """A compiled graph: the function that runs it, and what that is called with."""
 
     _fields_ = [("run", c_void_p), ("container", c_void_p)]
@@ -44,9 +44,9 @@ class Frame(Structure):
 
     _fields_ = [
         ("method", Method),
-        *((name, Artifact) for name in ("start", "step", "pull")),
+        *((name, Entry) for name in ("start", "step", "pull")),
         *((name, c_double) for name in ("rtol", "atol")),
-        *((name, c_int64) for name in ("size", "wide", "common")),
+        *((name, c_int64) for name in ("size", "wide", "of_step", "of_start")),
     ]
 
 
@@ -90,7 +90,11 @@ class Report(Structure):
 class Pull(Structure):
     """A walk back."""
 
-    _fields_ = [("totals", c_void_p), ("total_count", c_int64), ("cotangents", c_void_p)]
+    _fields_ = [
+        ("given", c_void_p),
+        *((name, c_int64) for name in ("common_count", "total_count")),
+        ("cotangents", c_void_p),
+    ]
 
 
 _POINTER: Any = ctypes.pythonapi.PyCapsule_GetPointer

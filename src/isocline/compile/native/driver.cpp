@@ -20,10 +20,14 @@ namespace isocline {
 
 // --- a solve -------------------------------------------------------------------------------------
 
+void add(const std::vector<Tensor>& tensors, std::vector<Handle>& inputs) {
+  for (const Tensor& tensor : tensors) inputs.push_back(tensor.another());
+}
+
 class Solve {
  public:
-  // Takes over the handles: what artifacts are given after their own inputs, the state at the start,
-  // and perhaps the slope there.
+  // Takes over the handles: what a step is given after its own inputs, the same of the start, the
+  // state there, and perhaps the slope.
   Solve(
       const Frame& frame, const Control& control, const Task& task, const Handle* given,
       int64_t count)
@@ -33,9 +37,10 @@ class Solve {
         controller_(control),
         targets_(task.targets, task.targets + task.target_count),
         ts_(task.ts, task.ts + task.ts_count),
-        common_(given, given + frame.common),
-        y_(given[frame.common]),
-        slope_(count > frame.common + 1 ? given[frame.common + 1] : nullptr),
+        of_step_(given, given + frame.of_step),
+        of_start_(given + frame.of_step, given + frame.of_step + frame.of_start),
+        y_(given[frame.of_step + frame.of_start]),
+        slope_(count > frame.of_step + frame.of_start + 1 ? given[count - 1] : nullptr),
         t_(task.t0),
         h_(task.h),
         sign_(task.t1 >= task.t0 ? 1.0 : -1.0),
@@ -81,7 +86,8 @@ class Solve {
   void forget() {
     for (size_t i = 1; i < steps_.size(); ++i) steps_[i].y = Tensor();
     if (!steps_.empty()) y_ = Tensor();
-    common_.clear();
+    of_step_.clear();
+    of_start_.clear();
   }
 
   // The cotangent of the start.
@@ -95,7 +101,7 @@ class Solve {
 
   void begin() {
     std::vector<Handle> inputs = first_inputs(task_.t0, task_.t1);
-    add_common(inputs);
+    add(of_start_, inputs);
     auto found = call(frame_.start, inputs, 2);
     h_ = *found[1].data<double>();
     if (std::isnan(h_)) {
@@ -110,14 +116,10 @@ class Solve {
     times_[0] = t;
     times_[1] = t_next;
     std::vector<Handle> inputs;
-    inputs.reserve(common_.size() + 3);
+    inputs.reserve(of_step_.size() + of_start_.size() + 3);
     inputs.push_back(clock_.another());
     inputs.push_back(y_.another());
     return inputs;
-  }
-
-  void add_common(std::vector<Handle>& inputs) const {
-    for (const Tensor& tensor : common_) inputs.push_back(tensor.another());
   }
 
   void attempt() {
@@ -128,7 +130,7 @@ class Solve {
     }
     std::vector<Handle> inputs = first_inputs(t_, t_next);
     if (frame_.method.fsal) inputs.push_back(slope_.another());
-    add_common(inputs);
+    add(of_step_, inputs);
     int64_t slopes = frame_.method.rows ? frame_.method.rows - 2 * frame_.method.fsal : 0;
     auto found = call(frame_.step, inputs, 2 + frame_.method.fsal + slopes);
     double ratio = *found[1].data<double>();
@@ -221,7 +223,7 @@ class Solve {
   const Task task_;
   Controller controller_;
   std::vector<double> targets_, ts_;
-  std::vector<Tensor> common_;
+  std::vector<Tensor> of_step_, of_start_;  // what artifacts are given after their own inputs
   Tensor y_, slope_, culprit_;
   double t_, h_, sign_;
   double times_[4];  // t, t_next, rtol, atol: what artifacts read through `clock_`
@@ -240,8 +242,8 @@ template <typename T>
 Tensor Solve::pull_as(const Pull& with) const {
   const Method& method = frame_.method;
   const int64_t size = frame_.size;
-  const T* given = reinterpret_cast<const T*>(with.cotangents);
-  const std::vector<Tensor> totals(with.totals, with.totals + with.total_count);
+  const T* cotangents = reinterpret_cast<const T*>(with.cotangents);
+  const std::vector<Tensor> given(with.given, with.given + with.common_count + with.total_count);
   double times[] = {0.0, 0.0, frame_.rtol, frame_.atol};
   const Tensor clock = Tensor::over(times, 4);
   const Tensor slopes = method.rows ? Tensor::zeros(method.rows * size, frame_.wide) : Tensor();
@@ -253,7 +255,7 @@ Tensor Solve::pull_as(const Pull& with) const {
     bool between = false;
     T* of_end = end.data<T>();
     for (int64_t row = step.first_row; row < step.last_row; ++row) {
-      const T* cotangent = given + row * size;
+      const T* cotangent = cotangents + row * size;
       double at = row < static_cast<int64_t>(ts_.size()) ? ts_[row] : step.t_next;
       if (at == step.t_next) {
         add(of_end, cotangent, T(1), size);
@@ -270,8 +272,7 @@ Tensor Solve::pull_as(const Pull& with) const {
     times[1] = step.t_next;
     std::vector<Handle> inputs{clock.another(), step.y.another(), end.another()};
     if (slopes) inputs.push_back(slopes.another());
-    add_common(inputs);
-    for (const Tensor& total : totals) inputs.push_back(total.another());
+    add(given, inputs);
     end = std::move(call(frame_.pull, inputs, 1)[0]);
     if (between) {
       add(end.data<T>(), of_start.data(), T(1), size);

@@ -22,7 +22,7 @@ struct Frame {  // what all solves of one field with one method and tolerance ha
   double rtol, atol;
   int64_t size;    // elements of a state
   int64_t wide;    // whether they are doubles
-  int64_t common;  // number of inputs after an artifact's own
+  int64_t of_step, of_start;  // number of inputs after an artifact's own
 };
 
 struct Control {  // bounds, and the settings of PID; for Constant, `adaptive` is 0
@@ -52,8 +52,10 @@ struct Report {
 };
 
 struct Pull {
-  const Handle* totals;  // of the gradients of the field's tensors; they are taken over
-  int64_t total_count;
+  // Inputs after the artifact's own, and what the gradients of the field's tensors are added to;
+  // the handles are taken over.
+  const Handle* given;
+  int64_t common_count, total_count;
   const char* cotangents;  // of the rows that steps gave
 };
 

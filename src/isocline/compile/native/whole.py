@@ -20,12 +20,11 @@ from ...integrate.loop import not_finite, targets
 from ...problem import Plan, Problem
 from ...solution import Status
 from ...solvers.tableau import CENTRE
-from .artifact import Loaded
-from .binding import Artifact, Control, Frame, Method, Pull, Report, Task, adopted, handles
+from .binding import Control, Entry, Frame, Method, Pull, Report, Task, adopted, handles
 from .library import driver
 
 if TYPE_CHECKING:
-    from ..building import Runner
+    from ..building import Artifact
     from ..solver import CompiledSolver
 
 __all__ = ["Driven", "solved"]
@@ -61,16 +60,20 @@ class Driven:
             program.weights.data_ptr(),
             float(CENTRE),
         )
-        entries = [_entry(runner) for runner in (compiled.start, program.step, compiled.pull)]
+        entries = [_entry(made) for made in (compiled.start, program.step, compiled.pull)]
         wide = packing.dtype is torch.float64
-        common = len(compiled.common)
-        self.frame = Frame(method, *entries, *compiled.tolerances, packing.size, wide, common)
+        self.frame = Frame(method, *entries, *compiled.tolerances, packing.size, wide)
+
+    def framed(self, of_step: int, of_start: int) -> Frame:
+        """The frame for artifacts that are given so many inputs after their own."""
+        self.frame.of_step, self.frame.of_start = of_step, of_start
+        return self.frame
 
     @classmethod
     def of(cls, compiled: CompiledSolver) -> Driven | None:
         """This for `compiled`; None where there is no driver, or no machine code to drive."""
         library = driver()
-        if library is None or not isinstance(compiled.program.step, Loaded):
+        if library is None or compiled.program.step.entry is None:
             return None
         return cls(compiled, library)
 
@@ -114,9 +117,13 @@ class _Solve(Whole):
     def _begun(self, y0: Tensor, out: int, record: bool) -> int:
         """The solve as the driver knows it, which will write its output to `out`."""
         driven, problem, plan = self._driven, self._problem, self._plan
-        given = [*driven.compiled.common, y0]
+        compiled = driven.compiled
+        of_step, of_start = compiled.prepared(compiled.program.step), []
+        if plan.dt0 is None and compiled.start is not None:
+            of_start = compiled.prepared(compiled.start)
+        given = [*of_step, *of_start, y0]
         if plan.dt0 is not None and driven.program.fsal:
-            stepper = driven.compiled.bind(problem.field, problem.field.packing)
+            stepper = compiled.bind(problem.field, problem.field.packing)
             slope = stepper.init(problem.t0, y0).slope
             assert slope is not None
             given.append(slope)
@@ -137,7 +144,7 @@ class _Solve(Whole):
         settings: Any = plan.controller
         control = _control(settings, driven.compiled.solver.error_order)
         begun = self._library.isocline_begin(
-            ctypes.byref(driven.frame),
+            ctypes.byref(driven.framed(len(of_step), len(of_start))),
             ctypes.byref(control),
             ctypes.byref(task),
             handles(given),
@@ -212,16 +219,19 @@ class _Solve(Whole):
     def pull(self, cotangents: Tensor, totals: Sequence[Tensor]) -> Tensor:
         """Walk back over the steps."""
         rows = cotangents.resolve_conj().resolve_neg().contiguous()
-        accumulators = handles(totals)
-        given = Pull(ctypes.addressof(accumulators), len(totals), rows.data_ptr())
+        compiled = self._driven.compiled
+        assert compiled.pull is not None
+        common = compiled.prepared(compiled.pull)
+        tensors = handles([*common, *totals])
+        given = Pull(ctypes.addressof(tensors), len(common), len(totals), rows.data_ptr())
         steps = self._library.isocline_count(self._solve)
         self._problem.field.evaluations += steps * self._driven.program.evaluations_per_pull
         return adopted(_made(self._library.isocline_pull(self._solve, ctypes.byref(given))))
 
 
-def _entry(runner: Runner | None) -> Artifact:
+def _entry(artifact: Artifact | None) -> Entry:
     """How the driver calls a compiled graph."""
-    return runner.entry if isinstance(runner, Loaded) else Artifact()
+    return Entry() if artifact is None or artifact.entry is None else artifact.entry
 
 
 def _initial_times(problem: Problem, plan: Plan) -> list[float]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch.fx import GraphModule
 
+from .hoist import hoist, invariant
+from .products import products, shims
 from .skinny import skinny
+from .tanh import rational_tanh
 
-__all__ = ["Passes", "apply"]
+__all__ = ["Passes", "Rewritten", "apply", "shims"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +22,48 @@ class Passes:
     """Which rewritings are on.
 
     Attributes:
+        products: small products by kernels of our own.
         skinny: products with few rows as fused loops.
+        hoist: what does not change from step to step is computed once for each solve.
+        tanh: tanh as a rational function.
     """
 
+    products: bool = True
     skinny: bool = True
+    hoist: bool = True
+    tanh: bool = True
 
 
-def apply(graph: GraphModule, passes: Passes) -> GraphModule:
-    """The graph, rewritten; the one given stays as it is."""
+class Rewritten(NamedTuple):
+    """A graph, and what it is to be given.
+
+    Attributes:
+        graph: the graph.
+        before: from the inputs that stay the same for a whole solve, what is to be given in their
+            place; None where that is they.
+    """
+
+    graph: GraphModule
+    before: GraphModule | None
+
+
+def apply(graph: GraphModule, passes: Passes, held: Sequence[int] = ()) -> Rewritten:
+    """The graph, rewritten; the one given stays as it is.
+
+    Args:
+        graph: over ATen.
+        passes: which rewritings.
+        held: places of inputs that stay the same for a whole solve; they follow one another.
+    """
     graph = copy.deepcopy(graph)
+    held = held if passes.hoist else ()
+    if passes.products:
+        products(graph, invariant(graph, held))
+    before = hoist(graph, held)
     if passes.skinny:
         skinny(graph)
+    if passes.tanh:
+        rational_tanh(graph)
     graph.graph.lint()
     graph.recompile()
-    return graph
+    return Rewritten(graph, before)

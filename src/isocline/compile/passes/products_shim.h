@@ -1,0 +1,34 @@
+// C functions of the operators in products.py, as AOTInductor calls them.
+
+template <class T>
+static AOTITorchError isocline_sum_of_products(const AtenTensorHandle* a, bool a_turned,
+                                               const AtenTensorHandle* b, bool b_turned,
+                                               std::int64_t count, std::int32_t dtype,
+                                               AtenTensorHandle* out) {
+    std::int64_t rows, inner, columns;
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(*a, a_turned, &rows));
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(*a, !a_turned, &inner));
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(*b, !b_turned, &columns));
+    const std::int64_t sizes[] = {rows, columns}, strides[] = {columns, 1};
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+        2, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, out));
+    void *left, *right, *to;
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*out, &to));
+    for (std::int64_t i = 0; i < count; i++) {
+        AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(a[i], &left));
+        AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(b[i], &right));
+        isocline::product((const T*)left, a_turned, (const T*)right, b_turned, (T*)to, rows,
+                          columns, inner, i > 0);
+    }
+    return AOTI_TORCH_SUCCESS;
+}
+
+static AOTITorchError isocline_dispatch(const AtenTensorHandle* a, bool a_turned,
+                                        const AtenTensorHandle* b, bool b_turned,
+                                        std::int64_t count, AtenTensorHandle* out) {
+    std::int32_t dtype;
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(*a, &dtype));
+    if (dtype == aoti_torch_dtype_float32())
+        return isocline_sum_of_products<float>(a, a_turned, b, b_turned, count, dtype, out);
+    return isocline_sum_of_products<double>(a, a_turned, b, b_turned, count, dtype, out);
+}
