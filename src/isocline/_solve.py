@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -12,20 +13,21 @@ from torch import Tensor
 
 from .adjoints import Adjoint, Backsolve, Checkpointed
 from .adjoints.base import Trajectory
+from .answer import failure, reducing, unpacked
 from .compiling import untraced
 from .controllers.base import Controller
 from .controllers.norms import make_norm
 from .diagnosis import Explanation, explain
 from .errors import InputError, InputTypeError
 from .events import Event, Occurrence, check_events
-from .integrate import DenseOutput, Outcome, integrate, stand_still
+from .integrate import Outcome, integrate, stand_still
 from .problem import Autocast, PackedField, Plan, Problem, SaveAt, TimeTensors, autocast_off
 from .progress import progress_bar
 from .segments import solve_in_segments
-from .solution import ERRORS, Solution, Statistics, Status
-from .solvers.base import Solver, Time
+from .solution import Solution, Statistics, Status
+from .solvers.base import Solver
 from .solvers.external import BlackBox, Boxed
-from .state import Packing, State, tree_describe, tree_leaves, tree_rebuild
+from .state import Packing, State
 from .transforms import active, shared, tracked
 from .validate import (
     check_black_box,
@@ -110,6 +112,12 @@ def solve(
     """
     if not callable(field):
         raise InputTypeError("field", type(field).__name__, "a callable field(t, y, *args)")
+    asked = None
+    if compile and not args and event is None and not progress:
+        settings = (solver, rtol, atol, controller, dt0, adjoint, norm, max_steps)
+        asked, found = _recalled(field, y0, t0, t1, save, settings, throw)
+        if found is not None:
+            return found
     save = _check_save(save)
     packing = Packing.of(y0)
     check_finite_state(y0)
@@ -142,8 +150,34 @@ def solve(
         )
         plan = replace(plan, on_step=on_step)
         chosen = _check_adjoint(adjoint, solver)
-        fast = _compiled(problem, plan, chosen, events, norm) if compile else plan
+        fast = _compiled(problem, plan, chosen, events, norm, asked) if compile else plan
         return _run(problem, plan, fast, chosen, events, throw)
+
+
+def _recalled(
+    field: Callable[..., State],
+    y0: State,
+    t0: float | Tensor,
+    t1: float | Tensor,
+    save: SaveAt | None,
+    settings: tuple[Any, ...],
+    throw: bool,
+) -> tuple[Hashable | None, Solution | None]:
+    """What is asked for, if it can be remembered; its solution, if it was prepared before."""
+    from .compile import recall  # much of torch comes with it
+
+    asked = recall.question(y0, t0, t1, save, settings)
+    known = None if asked is None else recall.recalled(field, asked)
+    if known is None:
+        return asked, None
+    start, end = float(t0), float(t1)
+    if start == end or not math.isfinite(end - start):
+        return asked, None
+    if not math.isfinite(y0.detach().sum().item()):  # cheaper than a look at each element
+        check_finite_state(y0)
+    packed = PackedField(field, known.packing)
+    problem = Problem(packed, _start(known.packing.pack(y0), known.plan.save), start, end)
+    return asked, _run(problem, known.plan, known.fast, known.adjoint, (), throw)
 
 
 def _compiled(
@@ -152,13 +186,18 @@ def _compiled(
     adjoint: Adjoint,
     events: tuple[Event, ...],
     norm: str | Callable[[State], Tensor] | None,
+    asked: Hashable | None,
 ) -> Plan:
-    """The plan with compiled steps, where they can be."""
+    """The plan with compiled steps, where they can be; remembered as what was asked for."""
     if problem.t0 == problem.t1:
         return plan
-    from .compile import compiled  # much of torch comes with it
+    from .compile import compiled, recall
 
-    return compiled(problem, plan, adjoint, events, norm)
+    fast = compiled(problem, plan, adjoint, events, norm)
+    if asked is not None and fast is not plan:
+        field = problem.field
+        recall.keep(field.func, asked, field.packing, plan, fast, adjoint)
+    return fast
 
 
 def _run(
@@ -186,7 +225,7 @@ def _run(
     if events:
         found, occurrences = solve_in_segments(problem, fast, events, run)
     elif problem.t0 == problem.t1 or not recording:
-        found = run(problem, _reducing(fast, packed.packing))
+        found = run(problem, reducing(fast, packed.packing))
     else:
         found = run(problem, fast)
     outcome = found.outcome
@@ -194,12 +233,10 @@ def _run(
     stats.jacobians, stats.linear_solves = packed.jacobians, packed.linear_solves
     stats.steps_accepted, stats.steps_rejected = outcome.accepted, outcome.rejected
     stats.wall_time = perf_counter() - began
-    solution = replace(
-        _unpacked(problem, plan, found, stats, occurrences),
-        again=_way_to_explain(problem, plan, events, stats, adjoint),
-    )
+    again = _way_to_explain(problem, plan, events, stats, adjoint)
+    solution = unpacked(problem, plan, found, stats, occurrences, again)
     if throw and outcome.status not in (Status.SUCCESS, Status.EVENT):
-        raise _failure(solution, packed.packing, outcome.message)
+        raise failure(solution, packed.packing, outcome.message)
     return solution
 
 
@@ -222,8 +259,7 @@ def _way_to_explain(
         return None
     used = adjoint if torch.is_grad_enabled() else None
     # Without the caller's graph, which the solution need not keep alive.
-    problem = replace(problem, y0=problem.y0.detach(), times=None)
-    plan = replace(plan, save=SaveAt(), ts=(), on_step=None)
+    problem = Problem(problem.field, problem.y0.detach(), problem.t0, problem.t1, problem.f0)
 
     def again(problem: Problem, plan: Plan) -> Outcome:
         if events:
@@ -231,81 +267,11 @@ def _way_to_explain(
         return _run_plainly(problem, plan).outcome
 
     def explanation() -> Explanation:
+        bare = replace(plan, save=SaveAt(), ts=(), on_step=None)
         with autocast_off(problem.field.packing.device):
-            return explain(problem, plan, again, stats, used)
+            return explain(problem, bare, again, stats, used)
 
     return explanation
-
-
-def _unpacked(
-    problem: Problem,
-    plan: Plan,
-    found: Trajectory,
-    stats: Statistics,
-    events: tuple[Occurrence, ...],
-) -> Solution:
-    packing, outcome = problem.field.packing, found.outcome
-    kept: list[State] = outcome.reduced
-    reduce = _reducing(plan, packing).reduce
-    if reduce is not None and not kept and found.rows is not None:
-        times = problem.traced(outcome.times, plan.ts)
-        kept = [reduce(t, row) for t, row in zip(times, found.rows, strict=True)]
-    if kept:
-        ys = _stacked(kept)
-    else:
-        ys = None if found.rows is None or not len(found.rows) else packing.unpack_rows(found.rows)
-    dense = None
-    if plan.save.dense:
-        ends = tuple(outcome.ends)
-        dense = DenseOutput(found.pieces, ends, problem.t0, problem.y0, packing)
-    return Solution(
-        ts=torch.tensor(outcome.times, dtype=torch.float64, device=packing.device),
-        ys=ys,
-        status=outcome.status,
-        stats=stats,
-        t_end=outcome.t_end,
-        failed_samples=outcome.failed_samples,
-        events=events,
-        dense=dense,
-    )
-
-
-def _reducing(plan: Plan, packing: Packing) -> Plan:
-    """The plan with `SaveAt.fn` applied to packed states."""
-    function = plan.save.fn
-    if function is None:
-        return plan
-
-    def reduce(t: Time, row: Tensor) -> State:
-        kept = function(torch.as_tensor(t).to(row.real), packing.unpack(row))
-        if not all(isinstance(leaf, Tensor) for leaf in tree_leaves(kept)):
-            given = f"a function that returns {tree_describe(kept)}"
-            raise InputTypeError("save.fn", given, "a tensor or a structure of tensors")
-        return kept
-
-    return replace(plan, reduce=reduce)
-
-
-def _stacked(states: list[State]) -> State:
-    """A list of like structures as one structure whose leaves have a leading axis."""
-    columns = zip(*(list(tree_leaves(state)) for state in states), strict=True)
-    return tree_rebuild(states[0], iter([torch.stack(column) for column in columns]))
-
-
-def _failure(solution: Solution, packing: Packing, said: str) -> Exception:
-    """The typed error of a solve that stopped early."""
-    stats = solution.stats
-    where = f"at t = {solution.t_end:.9g}"
-    samples = ""
-    if solution.failed_samples and packing.batch is not None:
-        shown = ", ".join(map(str, solution.failed_samples[:5]))
-        more = len(solution.failed_samples) - 5
-        samples = f" in sample {shown}" + (f" and {more} more" if more > 0 else "")
-    taken = f"{stats.steps_accepted} steps accepted, {stats.steps_rejected} rejected"
-    message = f"the solve stopped {where}{samples} ({taken}): {solution.status.value}.{said}"
-    return ERRORS[solution.status](
-        message, time=solution.t_end, samples=solution.failed_samples, solution=solution
-    )
 
 
 def _time_tensors(

@@ -66,7 +66,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "PID control": {"controller": ic.PID(proportional=0.2, integral=0.4, derivative=0.1)},
     "coarse": {"rtol": 0.3, "atol": 0.3, "dt0": 2.0},
     "constant": {"controller": ic.Constant(stops=(0.33,)), "dt0": 0.07},
-    "not first same as last": {"solver": "heun"},
+    "not first same as last": {"solver": "heuneuler"},
     "kept ends": {"save": ic.SaveAt(t0=True, t1=True)},
 }
 

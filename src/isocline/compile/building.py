@@ -176,10 +176,11 @@ def _key(traced: Traced, passes: Passes) -> str:
 
 @functools.cache
 def _sources() -> str:
-    """A digest of what makes artifacts: two versions of it share none."""
+    """A digest of what makes an artifact of a graph: two versions of it share none."""
     digest = hashlib.sha256()
-    sources = (path for kind in ("*.py", "*.h") for path in Path(__file__).parent.rglob(kind))
-    for path in sorted(sources):
+    passes = Path(__file__).parent / "passes"
+    sources = [path for path in passes.iterdir() if path.suffix in (".py", ".h")]
+    for path in sorted([Path(__file__), *sources]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

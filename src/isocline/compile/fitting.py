@@ -28,7 +28,7 @@ from .solver import CompiledSolver
 from .tracing import Untraceable
 from .walk import dissect
 
-__all__ = ["compiled"]
+__all__ = ["anatomy_of", "compiled"]
 
 _MAX_KINDS = 8
 """Kinds of one code that are compiled; a field that comes in more of them changes all the time."""
@@ -295,6 +295,12 @@ def _find(func: Callable[..., Any], probe: Callable[[], Any]) -> tuple[_Kind, An
     anatomy.settle(kind.volatile)
     _remember(func, anatomy, kind, changes)
     return kind, anatomy
+
+
+def anatomy_of(func: Callable[..., Any]) -> Anatomy | None:
+    """What a field was found to hold when it was met last; None if it is not known."""
+    seen = _FIELDS.get(id(func))
+    return seen.anatomy if seen is not None and seen.reference() is func else None
 
 
 def _shapes(anatomy: Anatomy) -> list[torch.Size]:
