@@ -47,18 +47,22 @@ class Layer(ctypes.Structure):
     )
 
 
-@pytest.fixture(scope="module", params=["native", "plain"])
+@pytest.fixture(scope="module", params=["native", "plain", "threads"])
 def kernels(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> ctypes.CDLL:
-    """The kernels, for this processor and for the smallest vectors there are."""
+    """The kernels, for this processor, for the smallest vectors there are, and for threads."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     assert compiler is not None
     folder = tmp_path_factory.mktemp("kernels")
     (folder / "exports.cpp").write_text(EXPORTS)
     library = folder / "kernels.so"
     flags = ["-O3", "-std=c++20", "-shared", "-fPIC", "-ffp-contract=fast", "-Wall", "-Werror"]
-    flags += ["-march=native"] if request.param == "native" else []
+    flags += {
+        "native": ["-march=native"],
+        "plain": ["-Wno-unknown-pragmas"],
+        "threads": ["-fopenmp", "-DISOCLINE_THREADS=3"],
+    }[request.param]
     include = f"-I{Path(passes.__file__).parent}"
     command = [compiler, *flags, include, str(folder / "exports.cpp"), "-o", str(library)]
     subprocess.run(command, check=True)
@@ -125,6 +129,19 @@ def test_what_is_not_finite_goes_through(kernels: ctypes.CDLL) -> None:
         a[1, 2] = bad
         multiply(kernels, (a, b), (False, False), c, False)
         assert torch.equal(c.isfinite().all(1), torch.tensor([True, False, True]))
+
+
+@pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize("rows", [64, 1001, 5000])
+def test_large_products_are_right(
+    kernels: ctypes.CDLL, rows: int, turned: tuple[bool, bool]
+) -> None:
+    """Such as are cut for the threads."""
+    a, b = torch.randn(rows, 300), torch.randn(300, 61)
+    pair = [x.t().contiguous() if t else x for x, t in zip((a, b), turned, strict=True)]
+    c = torch.empty(rows, 61)
+    multiply(kernels, (pair[0], pair[1]), turned, c, False)
+    torch.testing.assert_close(c.double(), a.double() @ b.double(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("columns", [1, 3, 8, 21])

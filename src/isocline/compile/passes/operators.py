@@ -102,4 +102,5 @@ def shims(graph: GraphModule) -> dict[Any, list[str]]:
 def _source() -> str:
     here = Path(__file__)
     names = ("products.h", "layers.h", "shims.h")
-    return "\n".join(here.with_name(name).read_text() for name in names)
+    texts = [here.with_name(name).read_text() for name in names]
+    return "\n".join([f"#define ISOCLINE_THREADS {torch.get_num_threads()}", *texts])
