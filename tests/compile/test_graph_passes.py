@@ -14,7 +14,9 @@ from isocline.compile.tracing import Traced, trace
 aten = torch.ops.aten
 MM = (aten.mm.default, aten.addmm.default)
 OURS = (torch.ops.isocline.small_product.default, torch.ops.isocline.small_products.default)
-NONE = Passes(products=False, skinny=False, hoist=False, tanh=False)
+CHAIN = torch.ops.isocline.small_layers.default
+NONE = Passes(products=False, layers=False, skinny=False, hoist=False, tanh=False)
+APART = Passes(layers=False)
 
 
 def count(graph: GraphModule | None, *targets: object) -> int:
@@ -57,7 +59,7 @@ def alike(made: Rewritten, traced: Traced, given: Sequence[Tensor], held: range)
 def test_products_of_one_row_become_loops() -> None:
     given = inputs(1)
     traced = trace(layers, given)
-    fast = apply(traced.graph, Passes(products=False, tanh=False))
+    fast = apply(traced.graph, Passes(products=False, layers=False, tanh=False))
     assert (count(traced.graph, *MM), count(fast.graph, *MM)) == (2, 0)
     alike(fast, traced, given, range(0))
 
@@ -79,7 +81,7 @@ def test_outer_products_become_loops() -> None:
 def test_products_go_to_our_kernels(rows: int, dtype: torch.dtype) -> None:
     given = inputs(rows, dtype)
     traced = trace(layers, given)
-    fast = apply(traced.graph, Passes(), range(1, 4))
+    fast = apply(traced.graph, APART, range(1, 4))
     assert (count(fast.graph, *MM), count(fast.graph, *OURS)) == (0, 2)
     alike(fast, traced, given, range(1, 4))
 
@@ -131,6 +133,42 @@ def test_sums_of_gradients_become_one_operator(width: int) -> None:
     alike(fast, traced, given, range(1))
 
 
+# --- chains of layers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", [torch.tanh, torch.relu, torch.sin])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_chains_of_layers_become_one_operator(activation: object, rows: int) -> None:
+    """What is between two layers and is not known to the kernel ends a chain."""
+    net = torch.nn.Sequential(*(torch.nn.Linear(5, 5, bias=i != 1) for i in range(4)))
+
+    def body(x: Tensor, *held: Tensor) -> tuple[Tensor, ...]:
+        names = dict(zip(dict(net.named_parameters()), held, strict=True))
+        for i in range(4):
+            x = torch.nn.functional.linear(x, names[f"{i}.weight"], names.get(f"{i}.bias"))
+            x = activation(x) if i < 3 else x  # type: ignore[operator]
+        return (x,)
+
+    given = [torch.randn(rows, 5), *(p.detach() for p in net.parameters())]
+    traced = trace(body, given)
+    fast = apply(traced.graph, Passes(), range(1, len(given)))
+    assert count(fast.graph, CHAIN) == (activation is not torch.sin)
+    alike(fast, traced, given, range(1, len(given)))
+
+
+def test_what_is_used_inside_a_chain_ends_it() -> None:
+    def body(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        y = (x @ w).tanh()
+        z = (y @ w).tanh()
+        return ((z @ w) + y,)
+
+    given = [torch.randn(2, 6), torch.randn(6, 6)]
+    traced = trace(body, given)
+    fast = apply(traced.graph, Passes(), range(1, 2))
+    assert (count(fast.graph, CHAIN), count(fast.graph, *OURS)) == (1, 1)
+    alike(fast, traced, given, range(1, 2))
+
+
 # --- what does not change from step to step ---------------------------------------------------
 
 
@@ -167,6 +205,24 @@ def test_nothing_that_moves_is_hoisted() -> None:
     found, wanted = run(fast, one, range(1, 2)), traced.graph(*other)
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(one[2], other[2])
+
+
+def test_what_is_written_to_is_not_hoisted() -> None:
+    """It would be written to again at every step."""
+
+    def body(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        one, other = w.clone(), w.clone()
+        one.mul_(2)
+        other[0].add_(1)
+        return (x @ one + x @ other,)
+
+    given = [torch.randn(20, 6), torch.randn(6, 6)]
+    traced = trace(body, given)
+    fast = apply(traced.graph, Passes(), range(1, 2))
+    held = list(given[1:]) if fast.before is None else list(fast.before(*given[1:]))
+    wanted = traced.graph(*given)
+    for _ in range(3):
+        torch.testing.assert_close(fast.graph(given[0], *held), wanted)
 
 
 def test_repeats_are_hoisted_once() -> None:

@@ -107,7 +107,7 @@ def _compiled(graph: GraphModule, workspace: Path, headers: Path) -> Path:
     with warnings.catch_warnings(), private, _precompiled(headers) as options:
         warnings.simplefilter("ignore")
         try:
-            found = aot_compile(graph, inputs, options=_OPTIONS | options | {_SHIMS: shims()})
+            found = aot_compile(graph, inputs, options=_OPTIONS | options | {_SHIMS: shims(graph)})
         except Exception as error:
             name = type(error).__name__
             raise BuildError(f"compiling it failed with {name}: {_first(error)}") from error

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import IsoclineError
 
-__all__ = ["Traced", "Untraceable", "standing_in", "trace", "traces_so_far"]
+__all__ = ["Traced", "Untraceable", "standing_in", "trace", "traces_so_far", "written"]
 
 Body = Callable[..., tuple[Tensor, ...]]
 
@@ -203,7 +203,7 @@ def _check(graph: GraphModule, writable: set[int]) -> None:
         for node in part.graph.nodes:
             if _draws(node):
                 raise Untraceable("it draws random numbers: draw them once before the solve")
-            for origin in map(_origin, _written(node)):
+            for origin in map(_origin, written(node)):
                 inside = origin.op != "placeholder" and origin.op != "get_attr"
                 if not inside and (name or places.get(origin) not in writable):
                     raise Untraceable("it writes into a tensor that it holds, such as a buffer")
@@ -233,7 +233,7 @@ def _draws(node: Node) -> bool:
     return bool(given.get("dropout_p", named["dropout_p"].default_value) != 0)
 
 
-def _written(node: Node) -> Iterator[Node]:
+def written(node: Node) -> Iterator[Node]:
     """The nodes that a node writes into."""
     for part, value in _named(node):
         if part.alias_info is not None and part.alias_info.is_write:

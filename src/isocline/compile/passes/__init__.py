@@ -10,7 +10,9 @@ from typing import NamedTuple
 from torch.fx import GraphModule
 
 from .hoist import hoist, invariant
-from .products import products, shims
+from .layers import layers
+from .operators import shims
+from .products import products
 from .skinny import skinny
 from .tanh import rational_tanh
 
@@ -23,12 +25,14 @@ class Passes:
 
     Attributes:
         products: small products by kernels of our own.
+        layers: dense layers one after another over a few rows as one operator.
         skinny: products with few rows as fused loops.
         hoist: what does not change from step to step is computed once for each solve.
         tanh: tanh as a rational function.
     """
 
     products: bool = True
+    layers: bool = True
     skinny: bool = True
     hoist: bool = True
     tanh: bool = True
@@ -57,6 +61,8 @@ def apply(graph: GraphModule, passes: Passes, held: Sequence[int] = ()) -> Rewri
     """
     graph = copy.deepcopy(graph)
     held = held if passes.hoist else ()
+    if passes.layers:
+        layers(graph)
     if passes.products:
         products(graph, invariant(graph, held))
     before = hoist(graph, held)

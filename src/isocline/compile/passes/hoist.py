@@ -14,6 +14,8 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
+from ..tracing import written
+
 __all__ = ["hoist", "invariant"]
 
 
@@ -119,8 +121,15 @@ def _is_view(node: Node) -> bool:
 
 
 def _pure(node: Node) -> bool:
-    """Whether a node may be computed once for all: it writes nothing, and returns a tensor."""
+    """Whether a node may be computed once for all: a tensor, and nothing is written to."""
     schema = getattr(node.target, "_schema", None)
-    if schema is None or schema.is_mutable:
+    if schema is None or schema.is_mutable or _written_to(node):
         return False
     return len(schema.returns) == 1 and str(schema.returns[0].type) == "Tensor"
+
+
+def _written_to(node: Node) -> bool:
+    """Whether something writes into a node or a view of it: it is another value at each time."""
+    return any(
+        node in written(user) or (_is_view(user) and _written_to(user)) for user in node.users
+    )

@@ -23,6 +23,7 @@ constexpr int kBytes = 16, kRegisters = 12;
 
 constexpr int64_t kInner = 256;  // of a panel: 16 columns of it in float32 are half of the L1 cache
 constexpr int64_t kPacked = 8;   // rows from which on copying a panel pays
+constexpr int64_t kParallel = 1 << 20;  // multiplications from which on threads pay
 constexpr int64_t kDots = 4;     // columns up to which rows of both factors are multiplied whole
 
 template <class T>
@@ -200,26 +201,45 @@ void scalars(Left<T> a, const T* b, int64_t b_row, int64_t b_column, T* c, int64
         }
 }
 
-// c (+)= op(a) op(b), all contiguous: a is (rows, inner), or (inner, rows) where it is turned;
-// b is (inner, columns), or (columns, inner).
+// c (+)= a b by the loops that suit the sizes, on one thread.
 template <class T>
-void product(const T* a, bool a_turned, const T* b, bool b_turned, T* c, int64_t rows,
-             int64_t columns, int64_t inner, bool add) {
-    if (b_turned && !a_turned && !add && (rows < kPacked || columns <= kDots))
-        return few(a, b, c, rows, columns, inner);
-    const Left<T> left{a, a_turned ? 1 : inner, a_turned ? rows : 1};
+void part(Left<T> a, const T* b, bool b_turned, T* c, int64_t rows, int64_t columns, int64_t inner,
+          bool add) {
+    const bool whole = a.inner == 1 && a.row == inner && b_turned && !add;
+    if (whole && (rows < kPacked || columns <= kDots))
+        return few(a.data, b, c, rows, columns, inner);
     const int64_t b_row = b_turned ? 1 : columns, b_column = b_turned ? inner : 1;
     constexpr int n = Of<T>::lanes;
     if (columns < n && rows < kPacked)
-        scalars(left, b, b_row, b_column, c, rows, columns, inner, add);
+        scalars(a, b, b_row, b_column, c, rows, columns, inner, add);
     else if (columns <= n)
-        panels<T, 1>(left, b, b_row, b_column, c, rows, columns, inner, add);
+        panels<T, 1>(a, b, b_row, b_column, c, rows, columns, inner, add);
     else if (rows == 1 && columns >= 8 * n)
-        panels<T, 8>(left, b, b_row, b_column, c, rows, columns, inner, add);
+        panels<T, 8>(a, b, b_row, b_column, c, rows, columns, inner, add);
     else if (rows < 4 && columns >= 4 * n)
-        panels<T, 4>(left, b, b_row, b_column, c, rows, columns, inner, add);
+        panels<T, 4>(a, b, b_row, b_column, c, rows, columns, inner, add);
     else
-        panels<T, 2>(left, b, b_row, b_column, c, rows, columns, inner, add);
+        panels<T, 2>(a, b, b_row, b_column, c, rows, columns, inner, add);
+}
+
+// c (+)= op(a) op(b), all contiguous: a is (rows, inner), or (inner, rows) where it is turned;
+// b is (inner, columns), or (columns, inner). Large ones are cut by rows for the threads.
+template <class T>
+void product(const T* a, bool a_turned, const T* b, bool b_turned, T* c, int64_t rows,
+             int64_t columns, int64_t inner, bool add) {
+    const Left<T> left{a, a_turned ? 1 : inner, a_turned ? rows : 1};
+#if ISOCLINE_THREADS > 1
+    if (rows >= 2 * kRegisters && rows * columns * inner >= kParallel) {
+        constexpr int64_t threads = ISOCLINE_THREADS;
+        const int64_t each = (rows / threads / kRegisters + 1) * kRegisters;
+#pragma omp parallel for num_threads(threads)
+        for (int64_t from = 0; from < rows; from += each)
+            part<T>({a + from * left.row, left.row, left.inner}, b, b_turned, c + from * columns,
+                    std::min(each, rows - from), columns, inner, add);
+        return;
+    }
+#endif
+    part(left, b, b_turned, c, rows, columns, inner, add);
 }
 
 }  // namespace isocline

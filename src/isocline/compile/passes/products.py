@@ -10,17 +10,16 @@ Microseconds per product in float32, AVX2, against MKL: 128x64 by 64x64 14.8 (19
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-__all__ = ["products", "shims"]
+from . import operators as _operators  # noqa: F401 (it registers them)
 
-_LARGEST = 128
+__all__ = ["FEW", "LARGEST", "call", "operand", "products"]
+
+LARGEST = 128
 """Longest axis, the batch apart, up to which our kernels are used."""
 
 _UNROLLED = 4
@@ -29,58 +28,12 @@ _UNROLLED = 4
 _NARROW = 4
 """Most columns for which rows of both factors are multiplied whole."""
 
-_FEW = 8
+FEW = 8
 """Rows below which nothing is copied, so that a weight may lie as it is."""
 
 _aten = torch.ops.aten
-_library = torch.library.Library("isocline", "DEF")
-_tags = (torch.Tag.needs_exact_strides,)
-_library.define(
-    "small_product(Tensor a, Tensor b, bool a_turned, bool b_turned) -> Tensor", tags=_tags
-)
-_library.define("small_products(Tensor[] a, Tensor[] b) -> Tensor", tags=_tags)
-
-
-def _small_product(a: Tensor, b: Tensor, a_turned: bool, b_turned: bool) -> Tensor:
-    """The product of `a` and `b`, each transposed if it is turned; all contiguous."""
-    return torch.mm(a.t() if a_turned else a, b.t() if b_turned else b)
-
-
-def _small_products(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """The sum of the products of each of `a`, transposed, and its partner."""
-    terms = [torch.mm(left.t(), right) for left, right in zip(a, b, strict=True)]
-    return torch.stack(terms).sum(0)
-
-
-for _name, _body in (("small_product", _small_product), ("small_products", _small_products)):
-    _library.impl(_name, _body, "CPU")
-    torch.library.register_fake(f"isocline::{_name}", _body, lib=_library)
 _product = torch.ops.isocline.small_product.default
 _products = torch.ops.isocline.small_products.default
-
-
-def shims() -> dict[Any, list[str]]:
-    """For each operator the C function that AOTInductor is to call, with all its source."""
-    here = Path(__file__)
-    source = "".join((here.with_name(f"{name}.h")).read_text() for name in _SOURCES)
-    one = (
-        "AOTITorchError aoti_torch_cpu_small_product(AtenTensorHandle a, AtenTensorHandle b, "
-        "int32_t a_turned, int32_t b_turned, AtenTensorHandle* out) {\n"
-        "    return isocline_dispatch(&a, a_turned, &b, b_turned, 1, out);\n}"
-    )
-    many = (
-        "AOTITorchError aoti_torch_cpu_small_products(const AtenTensorHandle* a, int64_t count, "
-        "const AtenTensorHandle* b, int64_t, AtenTensorHandle* out) {\n"
-        "    return isocline_dispatch(a, true, b, false, count, out);\n}"
-    )
-    # Inductor writes `extern {text};` inside of `extern "C" { ... }`.
-    return {
-        _product: [f'"C++" {{\n{source}\n}}\n{one}'],
-        _products: [f"int isocline_unused;\n{many}"],
-    }
-
-
-_SOURCES = ("products", "products_shim")
 
 
 def products(graph: GraphModule, fixed: set[Node]) -> None:
@@ -103,7 +56,7 @@ def products(graph: GraphModule, fixed: set[Node]) -> None:
             if found is None:
                 continue
             if bias is not None:
-                found = _call(_aten.add.Tensor, found, bias)
+                found = call(_aten.add.Tensor, found, bias)
         found.meta = dict(node.meta)
         node.replace_all_uses_with(found)
         graph.graph.erase_node(node)
@@ -115,19 +68,19 @@ def _as_product(left: Node, right: Node, fixed: set[Node]) -> Node | None:
     columns = right.meta["val"].shape[1]
     if not _ours(left, rows, inner, columns):
         return None
-    few = isinstance(rows, int) and rows < _FEW
+    few = isinstance(rows, int) and rows < FEW
     if isinstance(inner, int) and inner <= _UNROLLED:
         return _unrolled(left, right if few else _rows_first(right, fixed), inner)
-    a, a_turned = _operand(left)
-    b, b_turned = _operand(right)
+    a, a_turned = operand(left)
+    b, b_turned = operand(right)
     narrow = isinstance(columns, int) and columns <= _NARROW
     if a_turned and not b_turned and narrow:
-        return _call(_aten.t.default, _call(_product, b, a, True, False))
+        return call(_aten.t.default, call(_product, b, a, True, False))
     if not few and right in fixed and b_turned != narrow:
         turned = _transposed(b)
         b, b_turned = _copied(turned), narrow
         fixed.update((b, turned))
-    return _call(_product, a, b, a_turned, b_turned)
+    return call(_product, a, b, a_turned, b_turned)
 
 
 def _ours(left: Node, *sizes: Any) -> bool:
@@ -135,7 +88,7 @@ def _ours(left: Node, *sizes: Any) -> bool:
     if left.meta["val"].dtype not in (torch.float32, torch.float64):
         return False
     known = sorted(size for size in sizes if isinstance(size, int))
-    return len(known) >= 2 and known[1] <= _LARGEST
+    return len(known) >= 2 and known[1] <= LARGEST
 
 
 def _rows_first(node: Node, fixed: set[Node]) -> Node:
@@ -147,15 +100,15 @@ def _unrolled(left: Node, right: Node, inner: int) -> Node:
     """The product as a sum over a short inner axis, to be fused with what is around it."""
     total: Node | None = None
     for k in range(inner):
-        column = _call(_aten.unsqueeze.default, _call(_aten.select.int, left, 1, k), 1)
-        row = _call(_aten.unsqueeze.default, _call(_aten.select.int, right, 0, k), 0)
-        term = _call(_aten.mul.Tensor, column, row)
-        total = term if total is None else _call(_aten.add.Tensor, total, term)
+        column = call(_aten.unsqueeze.default, call(_aten.select.int, left, 1, k), 1)
+        row = call(_aten.unsqueeze.default, call(_aten.select.int, right, 0, k), 0)
+        term = call(_aten.mul.Tensor, column, row)
+        total = term if total is None else call(_aten.add.Tensor, total, term)
     assert total is not None
     return total
 
 
-def _operand(node: Node) -> tuple[Node, bool]:
+def operand(node: Node) -> tuple[Node, bool]:
     """A contiguous matrix, and whether it is the transpose of the one asked for."""
     if node.meta["val"].is_contiguous():
         return node, False
@@ -179,14 +132,14 @@ def _source(node: Node) -> Node | None:
 
 def _copied(node: Node) -> Node:
     """A matrix laid out by rows."""
-    found: Node = _call(_aten.clone.default, node)
+    found: Node = call(_aten.clone.default, node)
     found.kwargs = {"memory_format": torch.contiguous_format}
     found.meta["val"] = node.meta["val"].contiguous()
     return found
 
 
 def _transposed(node: Node) -> Node:
-    found: Node = _call(_aten.t.default, node)
+    found: Node = call(_aten.t.default, node)
     found.meta["val"] = node.meta["val"].t()
     return found
 
@@ -209,9 +162,9 @@ def _merge_sums(graph: Graph) -> None:
             continue
         with graph.inserting_before(root):
             if columns <= _NARROW < rows:
-                found = _call(_aten.t.default, _call(_products, right, left))
+                found = call(_aten.t.default, call(_products, right, left))
             else:
-                found = _call(_products, left, right)
+                found = call(_products, left, right)
         root.replace_all_uses_with(found)
 
 
@@ -247,7 +200,7 @@ def _transposed_product(node: Node) -> tuple[Node, Node] | None:
     return (right, a) if turned else (a, right)
 
 
-def _call(target: Any, *args: Any) -> Node:
+def call(target: Any, *args: Any) -> Node:
     """A node where its graph is being written."""
     first = args[0]
     graph: Graph = (first[0] if isinstance(first, list) else first).graph

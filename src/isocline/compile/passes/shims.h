@@ -32,3 +32,31 @@ static AOTITorchError isocline_dispatch(const AtenTensorHandle* a, bool a_turned
         return isocline_sum_of_products<float>(a, a_turned, b, b_turned, count, dtype, out);
     return isocline_sum_of_products<double>(a, a_turned, b, b_turned, count, dtype, out);
 }
+
+static AOTITorchError isocline_layers(AtenTensorHandle x, const AtenTensorHandle* parts,
+                                      const std::int64_t* kinds, std::int64_t count,
+                                      AtenTensorHandle* out) {
+    std::int64_t rows, inner;
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(x, 0, &rows));
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(x, 1, &inner));
+    isocline::Layer all[isocline::kDeepest];
+    for (std::int64_t i = 0; i < count; i++) {
+        isocline::Layer& layer = all[i];
+        void *weight, *bias = nullptr;
+        layer.turned = kinds[i] & 1, layer.activation = kinds[i] >> 2;
+        AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(*parts, !layer.turned, &layer.columns));
+        AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*parts++, &weight));
+        if (kinds[i] & 2) AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*parts++, &bias));
+        layer.weight = (const float*)weight, layer.bias = (const float*)bias;
+    }
+    const std::int64_t columns = all[count - 1].columns;
+    const std::int64_t sizes[] = {rows, columns}, strides[] = {columns, 1};
+    AOTI_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_empty_strided(2, sizes, strides, aoti_torch_dtype_float32(),
+                                 aoti_torch_device_type_cpu(), 0, out));
+    void *from, *to;
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(x, &from));
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*out, &to));
+    isocline::layers((const float*)from, all, count, (float*)to, rows, inner);
+    return AOTI_TORCH_SUCCESS;
+}
