@@ -42,6 +42,8 @@ def replayed(replay: Replay, problem: Problem, captured: Captured) -> Trajectory
     inputs = Inputs(captured, problem.field.tensor_args)
     every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
     rows, starts, slopes = _Replayed.apply(replay, inputs, *every)  # type: ignore[no-untyped-call]
+    if not replay.lengths:  # without dense output nobody asks for the steps
+        return Trajectory(replay.outcome, rows)
     clock = Clock(problem, replay.plan.ts, problem.times)
     parts = zip(starts, slopes.split(replay.lengths), replay.bases, strict=True)
     pieces = tuple(
