@@ -54,8 +54,10 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-torch pyproject.toml constraints.txt
 	@touch $(VENV)/.stamp-train
 $(VENV)/.stamp-docs: $(VENV)/.stamp-torch pyproject.toml constraints.txt
 	$(call install,docs)
+# torchode's own dependency for annotations cannot stand beside tyro: see benchmarks/torchode_peer.py.
 $(VENV)/.stamp-bench: $(VENV)/.stamp-torch pyproject.toml constraints.txt
 	$(call install,bench)
+	@$(PIP) install --no-deps torchode==1.0.1
 comma := ,
 
 .PHONY: dev
@@ -70,7 +72,12 @@ demo: $(VENV)/.stamp-train  ## train an ODE-Net on the 8x8 digits; prints test e
 	@$(NO_SPIN) $(BIN)/isocline train odenet --data digits --out $(RUN)
 
 .PHONY: bench
-bench: $(VENV)/.stamp-bench  ## time isocline beside torchdiffeq, in one run
+bench: $(VENV)/.stamp-bench  ## time isocline, compiled, beside torchdiffeq, torchode and diffrax (15 minutes)
+	$(SAY) "timing compiled solves and training steps beside the peers"
+	@$(ONE_THREAD) $(BIN)/python benchmarks/compiled_speed.py --out docs/results/speed.md $(ARGS)
+
+.PHONY: bench-eager
+bench-eager: $(VENV)/.stamp-bench  ## time isocline's eager steps beside torchdiffeq
 	$(SAY) "timing isocline and torchdiffeq"
 	@$(BIN)/python benchmarks/eager_speed.py $(ARGS)
 	@$(BIN)/python benchmarks/eager_overhead.py

@@ -3,7 +3,7 @@
 Same tolerances, same averaged norm, same method on both sides, in one interleaved run on one
 thread; medians, ratios round by round, evaluations, and errors against a tight reference.
 
-    python benchmarks/eager_speed.py [--rounds 40] [--out docs/results/speed.md]
+    python benchmarks/eager_speed.py [--rounds 40] [--out docs/results/eager-speed.md]
 """
 
 from __future__ import annotations

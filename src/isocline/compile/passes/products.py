@@ -4,8 +4,9 @@ A step of a neural ODE makes tens of products of 10 to 10^6 multiplications. For
 MKL costs more than the product where there are few rows, and much of the processor's speed
 elsewhere. The kernels (`products.h`, plain C++) are compiled into each artifact.
 
-Microseconds per product in float32, AVX2, against MKL: 128x64 by 64x64 14.8 (19.1), by 64x2 1.5
-(9.4), 1x64 by 64x64 0.2 (2.1); from 256x256 on they are level, and MKL has threads.
+Microseconds for 128x64 by 64x64 in float32, AVX2: 14.8, by MKL 19.1. From 256x256 on they are
+level, and MKL has threads. A step and a pull-back of a 2-64-64-2 network at batch 1 take 17.6 and
+43 us with the kernels, 24.4 and 54 with fused loops in the place of the products.
 """
 
 from __future__ import annotations
