@@ -37,6 +37,8 @@ from .errors import UnsolvedStepError as UnsolvedStepError
 from .events import Event as Event
 from .events import Occurrence as Occurrence
 from .problem import SaveAt as SaveAt
+from .samples import PerSample as PerSample
+from .solution import SampleCounts as SampleCounts
 from .solution import Solution as Solution
 from .solution import Statistics as Statistics
 from .solution import Status as Status
