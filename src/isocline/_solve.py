@@ -92,10 +92,10 @@ def solve(
         save: what to keep; by default the state at t1.
         adjoint: how to differentiate; by default `Checkpointed()`, exact and lean, and
             `Backsolve()` for a black box, for which there is no other way.
-        stepping: "joint", in which the batch shares its steps, or "per_sample", in which each sample
-            has a time, steps and a status of its own (see `isocline.samples`): then t has the shape
-            (batch,) in the field, t0, t1 and `save.ts` may have that axis too, and arguments with
-            an entry for each sample are marked `PerSample`.
+        stepping: "joint", in which the batch shares its steps, or "per_sample", in which each
+            sample has a time, steps and a status of its own: then t has the shape (batch,) in the
+            field, t0, t1 and `save.ts` may have that axis too, and arguments with an entry for each
+            sample are marked `PerSample`.
         event: an `Event`, or several, to look for along the way; a bare condition
             `(t, y, *args) -> Tensor` ends the solve where it passes through zero.
         norm: of the error over tolerance: None or "max_rms" (the largest of the samples' RMS),
@@ -157,7 +157,8 @@ def solve(
         ts=check_ts(save.ts, start, end),
         max_steps=check_max_steps(max_steps),
     )
-    packed = PackedField(field, packing, without_marks(_check_args(args)), Autocast.ambient(packing.device))
+    arguments = without_marks(_check_args(args))
+    packed = PackedField(field, packing, arguments, Autocast.ambient(packing.device))
     with autocast_off(packing.device), progress_bar(progress, start, end) as on_step:
         problem = Problem(
             packed,
@@ -334,9 +335,7 @@ def _failure(solution: Solution, packing: Packing, said: str) -> Exception:
     )
 
 
-def _time_tensors(
-    t0: float | Tensor, t1: float | Tensor, ts: Tensor | Sequence[float] | None
-) -> TimeTensors | None:
+def _time_tensors(t0: float | Tensor, t1: float | Tensor, ts: Any) -> TimeTensors | None:
     """All times as tensors on the host if any of them records a gradient."""
     given = [time for time in (t0, t1, ts) if isinstance(time, Tensor)]
     if not any(map(tracked, given)):

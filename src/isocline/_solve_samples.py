@@ -14,16 +14,16 @@ from torch import Tensor
 from .adjoints import Adjoint
 from .adjoints.samples import SampleAdjoint, SampleTrajectory
 from .apart import check_apart
+from .controllers import Controller
+from .controllers.lanes import lane_control
 from .errors import CompileWarning, InputError
-from .integrate import Output, SampleOutcome, integrate_samples
+from .integrate import Output, integrate_samples
 from .problem import Autocast, SaveAt, autocast_off
 from .progress import progress_bar
 from .samples import SampleField, SamplePlan, SampleProblem, SampleTimes, check_marked, matrix_of
 from .solution import ERRORS, SampleCounts, Solution, Statistics, Status
 from .solvers import Solver
 from .solvers.lanes import lane_stepper
-from .controllers import Controller
-from .controllers.lanes import lane_control
 from .state import Packing, State, tree_rebuild
 from .transforms import active
 from .validate import check_controller, check_finite_state, check_max_steps
@@ -127,7 +127,7 @@ def _check_possible(given: Settings) -> None:
         )
     if given.compile:
         warnings.warn(
-            "steps are not compiled with stepping=\"per_sample\", and run as ever: leave "
+            'steps are not compiled with stepping="per_sample", and run as ever: leave '
             "`compile` out, or compile the field itself with `torch.compile(field, dynamic=True)`.",
             CompileWarning,
             stacklevel=4,
@@ -240,10 +240,12 @@ def _laid_out(
 
 
 def _failure(solution: Solution) -> Exception:
-    """The typed error of a solve in which samples stopped early; the first of them gives its type."""
+    """The typed error of a solve in which samples stopped early: that of the first of them."""
     failed = solution.failed_samples
     first = failed[0]
-    shown = ", ".join(map(str, failed[:5])) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
+    shown, more = ", ".join(map(str, failed[:5])), len(failed) - 5
+    if more > 0:
+        shown += f" and {more} more"
     counts = solution.stats.samples
     assert counts is not None
     taken = (
@@ -251,10 +253,8 @@ def _failure(solution: Solution) -> Exception:
         f"{int(counts.steps_rejected[first])} rejected"
     )
     message = (
-        f"{len(failed)} of {len(solution.statuses)} samples stopped early ({shown}). Sample {first} "
-        f"stopped at t = {solution.t_end:.9g} ({taken}): {solution.status.value}. With "
-        "`throw=False` the others' answers come back."
+        f"{len(failed)} of {len(solution.statuses)} samples stopped early ({shown}). "
+        f"Sample {first} stopped at t = {solution.t_end:.9g} ({taken}): {solution.status.value}. "
+        "With `throw=False` the others' answers come back."
     )
-    return ERRORS[solution.status](
-        message, time=solution.t_end, samples=failed, solution=solution
-    )
+    return ERRORS[solution.status](message, time=solution.t_end, samples=failed, solution=solution)

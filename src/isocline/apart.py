@@ -45,16 +45,15 @@ def check_apart(field: SampleField, t: Tensor, y: Tensor, slopes: Tensor) -> Non
         try:
             alone = field.at(samples)(times, states)[0]
         except (InputError, RuntimeError, ValueError, IndexError) as error:
-            raise _coupled(f"one that cannot be asked about {len(few)} of them", str(error)) from error
+            given = f"one that cannot be asked about {len(few)} samples alone"
+            raise _coupled(given, str(error)) from error
     among = slopes[last]
     if not bool(among.isfinite().all()):
         return  # which the solve will say
     dtype = y.real.dtype if field.autocast is None else field.autocast.dtype
     near = torch.finfo(dtype).eps ** 0.5 * among.abs().max()
     if not bool((alone - among).abs().max() <= near):
-        raise _coupled(
-            "one whose answer for a sample changes when other samples are beside it", ""
-        )
+        raise _coupled("one whose answer for a sample changes when other samples are beside it", "")
 
 
 def _coupled(given: str, said: str) -> InputError:
@@ -62,7 +61,7 @@ def _coupled(given: str, said: str) -> InputError:
     cause = f" It said: {said}" if said else ""
     return InputError(
         "field",
-        f"{given}, with stepping=\"per_sample\"",
+        f'{given}, with stepping="per_sample"',
         "a field that treats each sample for itself, whichever others it is asked about",
         "A tensor with an entry for each sample must reach it as `args=(isocline.PerSample(x),)`, "
         "not through a closure. A time of shape (batch,) must be spread by hand: "

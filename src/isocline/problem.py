@@ -32,8 +32,8 @@ class SaveAt:
         ts: times at which to keep the state, in the order of the solve (falling when t1 < t0)
             and within it; a sequence of numbers or a tensor of shape (T,), which may require
             grad. Output between steps comes from the method's own interpolant. With per-sample
-            stepping each sample may have its own: a matrix of shape (batch, T), padded at the end of
-            rows, or a sequence of one vector for each sample.
+            stepping each sample may have its own: a matrix of shape (batch, T), padded at the end
+            of rows, or a sequence of one vector for each sample.
         lengths: how many times of a padded matrix `ts` count, for each sample.
         steps: keep the state after every accepted step (the last of them is t1).
         dense: keep the continuous solution; the `Solution` can then be called.

@@ -31,6 +31,7 @@ __all__ = [
     "SamplePlan",
     "SampleProblem",
     "SampleTimes",
+    "check_marked",
     "matrix_of",
     "rows_packing",
     "without_marks",
@@ -103,7 +104,7 @@ class SampleField:
         self.evaluations = 0
         self.rows = 0
         self.tensor_args = [leaf for leaf in tree_leaves(self.args) if isinstance(leaf, Tensor)]
-        self.widths = [size // shape[0] for size, shape in zip(packing.sizes, packing.shapes, strict=True)]
+        self.widths = [shape[1:].numel() for shape in packing.shapes]
         self.plain = packing.single and packing.dtypes[0] == packing.dtype
 
     @property
@@ -181,7 +182,7 @@ class LaneField:
         return LaneField(self.owner, len(lanes), args, signs, samples)
 
     def again(self) -> LaneField:
-        """The same, cut out of the whole batch's arguments anew, with a graph if grad mode is on."""
+        """The same, cut out of the whole batch's arguments anew, with a graph in grad mode."""
         return self.owner.at(self.samples)
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
@@ -191,30 +192,33 @@ class LaneField:
         owner.rows += self.count
         if self.signs is not None:
             t = t * self.signs.to(t.dtype)
-        if owner.plain:
-            state = y if self._flat else y.view(self._shape)
-        else:
-            state = owner.unpack(y)
+        state = (y if self._flat else y.view(self._shape)) if owner.plain else owner.unpack(y)
         if owner.autocast is not None:
             with owner.autocast.on():
                 derivative = owner.func(t, state, *self.args)
         else:
             derivative = owner.func(t, state, *self.args)
-        if not (
+        if (
             owner.plain
             and isinstance(derivative, Tensor)
             and derivative.shape == self._shape
             and derivative.dtype == y.dtype
             and derivative.device == y.device
         ):
+            slope = derivative if self._flat else derivative.reshape(y.shape)
+        else:
             rows_packing(owner.packing, self.count).check_derivative(derivative)
-        slope = matrix_of(owner.packing, derivative)
+            slope = matrix_of(owner.packing, derivative)
         return slope if self.signs is None else slope * self.signs.to(slope.real.dtype).unsqueeze(1)
 
 
 def _entries(value: Any, lanes: Tensor) -> Any:
     """The entries of a `PerSample` value that belong to some samples."""
     return tree_rebuild(value, iter([leaf.index_select(0, lanes) for leaf in tree_leaves(value)]))
+
+
+def _has_entries(leaf: Any, batch: int) -> bool:
+    return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == batch
 
 
 def check_marked(args: tuple[Any, ...], batch: int) -> None:
@@ -227,8 +231,7 @@ def check_marked(args: tuple[Any, ...], batch: int) -> None:
         if not isinstance(arg, PerSample):
             continue
         leaves = list(tree_leaves(arg.value))
-        fits = [isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) == batch for leaf in leaves]
-        if not leaves or not all(fits):
+        if not leaves or not all(_has_entries(leaf, batch) for leaf in leaves):
             raise InputError(
                 f"args[{place}]",
                 f"PerSample({tree_describe(arg.value)})",

@@ -122,8 +122,8 @@ class Solution:
         events: the events that took place, in order of time.
         failed_samples: indices of the samples at fault, where the failure can be laid to some.
         dense: the continuous solution, with `SaveAt(dense=True)`; call the solution itself.
-        statuses: with per-sample stepping, how each sample ended; `status` is that of the first that
-            failed. Then `ts` has the shape (T, batch), with the times of each sample.
+        statuses: with per-sample stepping, how each sample ended; `status` is that of the first
+            that failed. Then `ts` has the shape (T, batch), with the times of each sample.
         t_ends: the time that each sample reached, shape (batch,).
         lengths: how many saved states each sample has, shape (batch,). Beyond them `ys` is 0, and
             `ts` stands at the last one's time.
@@ -175,7 +175,7 @@ class Solution:
         if self.again is None:
             raise InputError(
                 "explain",
-                "a solution that was pickled, of a black box, of a transform, or of per-sample stepping",
+                "a solution that was pickled, of a black box, a transform, or per-sample stepping",
                 "one whose steps can be taken again",
             )
         return self.again()

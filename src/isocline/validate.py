@@ -6,7 +6,7 @@ Each failure names the argument, what was given, and what is expected.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch

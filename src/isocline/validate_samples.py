@@ -253,6 +253,5 @@ class _SampleRMS:
         self._scale = width**-0.5
 
     def __call__(self, errors: Tensor) -> Tensor:
-        lengths: Tensor = torch.linalg.vector_norm(errors, dim=1)
-        return lengths * self._scale
-
+        norms: Tensor = torch.linalg.vector_norm(errors, dim=1) * self._scale
+        return norms

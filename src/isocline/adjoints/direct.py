@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import GradientError, InputError
 from ..apart import check_apart
+from ..errors import GradientError, InputError
 from ..integrate import Clock, integrate, integrate_samples
 from ..problem import Plan, Problem
 from ..samples import SamplePlan, SampleProblem

@@ -9,16 +9,17 @@ from torch import Tensor
 
 from ..capture import operations_so_far
 from ..samples import LaneField
-from ..solvers.lanes import LaneExtension, LaneSlope, LaneStep, LaneStepper
+from ..solvers.lanes import ExplicitLanes, LaneExtension, LaneSlope, LaneStep
 
 __all__ = ["KeepingLanes", "KeptRound"]
 
 
 @dataclass(slots=True)
-class KeptRound(LaneStep):
+class KeptRound:
     """A round of steps that carries its graph, over leaves of its own.
 
     Attributes:
+        y1, errors, first, last: as of any `LaneStep`, without a graph.
         graph: the steps over the leaves.
         leaves: states and, where they were known, slopes at the starts, shape (lanes, width).
         times: leaves for the ends of the steps, shape (lanes,); none if no gradient of a time is
@@ -26,29 +27,30 @@ class KeptRound(LaneStep):
         size: number of its operations.
     """
 
-    graph: LaneStep | None = None
-    leaves: tuple[Tensor, ...] = ()
-    times: tuple[Tensor, ...] = ()
-    size: int = 0
+    y1: Tensor
+    errors: tuple[Tensor, ...]
+    first: Tensor
+    last: Tensor | None
+    graph: LaneStep
+    leaves: tuple[Tensor, ...]
+    times: tuple[Tensor, ...]
+    size: int
 
     @property
     def finite(self) -> bool:
         """Whether all lanes' steps are: a graph that holds NaN spoils the gradients of others."""
-        assert self.graph is not None
         return all(bool(x.isfinite().all()) for x in (self.graph.y1, *self.graph.errors))
 
     def at(self, owners: Tensor, times: Tensor) -> Tensor:
         """States between the ends, without a graph."""
-        assert self.graph is not None
         return self.graph.at(owners, times)
 
     def extension(self, lanes: Tensor) -> LaneExtension:
         """The continuous extensions of some lanes, without a graph."""
-        assert self.graph is not None
         return self.graph.extension(lanes)
 
 
-class KeepingLanes(LaneStepper):
+class KeepingLanes:
     """A stepper whose first rounds carry their graphs.
 
     Args:
@@ -57,9 +59,8 @@ class KeepingLanes(LaneStepper):
         timed: whether a gradient of a time is wanted.
     """
 
-    def __init__(self, stepper: LaneStepper, limit: int, *, timed: bool) -> None:
+    def __init__(self, stepper: ExplicitLanes, limit: int, *, timed: bool) -> None:
         self.inner, self.limit, self.timed = stepper, limit, timed
-        self.tableau, self.table = stepper.tableau, stepper.table
         self.time_dtype, self.combine = stepper.time_dtype, stepper.combine
         self._hands_on = any(stepper.table.at_end[: stepper.tableau.stages])
 
@@ -83,27 +84,20 @@ class KeepingLanes(LaneStepper):
             # What a rejected try found is a function of the other leaf: it is found anew.
             if first is not None and self._hands_on:
                 leaves.append(first.detach().requires_grad_())
-            times: tuple[Tensor, ...] = ()
+            start, end = t.detach(), t_next.detach()
             if self.timed:
-                times = (t.detach().requires_grad_(), t_next.detach().requires_grad_())
+                start, end = start.requires_grad_(), end.requires_grad_()
             before = operations_so_far(leaves[0])
-            graph = self.inner.step(
-                field.again(), *(times or (t, t_next)), leaves[0], leaves[1] if leaves[1:] else None
-            )
+            slope = leaves[1] if leaves[1:] else None
+            graph = self.inner.step(field.again(), start, end, leaves[0], slope)
             size = operations_so_far(leaves[0]) - before
         return KeptRound(
-            graph.y1.detach(),
-            graph.errors,
-            graph.first.detach(),
-            None if graph.last is None else graph.last.detach(),
-            self.inner,
-            field,
-            t,
-            t_next,
-            y,
-            graph.slopes,
+            y1=graph.y1.detach(),
+            errors=graph.errors,
+            first=graph.first.detach(),
+            last=None if graph.last is None else graph.last.detach(),
             graph=graph,
             leaves=tuple(leaves),
-            times=times,
+            times=(start, end) if self.timed else (),
             size=size,
         )

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ..capture import Guard, operations_so_far
-from ..integrate import Output, Round, SampleOutcome, Spread, integrate_samples
+from ..integrate import Output, Round, SampleOutcome, integrate_samples
 from ..samples import SamplePlan, SampleProblem, SampleTimes
 from ..solution import Statistics
-from ..solvers.lanes import LaneStep, LaneStepper, lane_stepper
+from ..solvers.lanes import ExplicitLanes, LaneStep, LaneStepper, lane_stepper
 from .base import ParameterGradients, pulled_back
 from .checkpoints import Checkpoints, backwards
 from .kept_lanes import KeepingLanes, KeptRound
@@ -68,7 +68,7 @@ class LaneReplay:
         self._kept: dict[int, KeptRound] = {}
         self._turn = threading.RLock()  # threads may go back through one graph
 
-    def stepper(self, stepper: LaneStepper) -> LaneStepper:
+    def stepper(self, stepper: ExplicitLanes) -> LaneStepper:
         """The stepper of the forward pass: its first rounds keep their graphs."""
         if not self.keep:
             return stepper
@@ -78,7 +78,7 @@ class LaneReplay:
         """Some initial states are rows of output."""
         self.initial = initial
 
-    def accepted(self, round_: Round, step: LaneStep | Spread) -> None:
+    def accepted(self, round_: Round, step: LaneStep) -> None:
         """Remember a round."""
         if self._budget is not None:
             size = round_.y.numel() * round_.y.element_size()
@@ -246,16 +246,15 @@ class _Walk:
     def _pull_kept(self, round_: TakenRound, kept: KeptRound) -> None:
         """Pull the cotangents back over a round that kept its graph."""
         graph, taken = kept.graph, round_.taken
-        assert graph is not None
         with torch.enable_grad():
             inner = round_._replace(taken=None)  # all lanes have a part in the graph
             rows, cotangents, wanted = self._output(inner, graph)
-        self.guard.check([graph.y1, *rows], [*kept.leaves, *kept.times, *wanted], (kept.size, len(rows)))
+        leaves = [*kept.leaves, *kept.times, *wanted]
+        self.guard.check([graph.y1, *rows], leaves, (kept.size, len(rows)))
         outputs, pulls = [graph.y1, *rows], [_of(self.y, taken), *cotangents]
         if self.slope is not None and graph.last is not None:
             outputs.append(graph.last)
             pulls.append(_of(self.slope, taken))
-        leaves = [*kept.leaves, *kept.times, *wanted]
         found = pulled_back(outputs, pulls, [*leaves, *self.captured])
         self.y = self._mixed(round_, self.y, _or_zeros(found[0], self.y))
         if self.slope is not None or len(kept.leaves) > 1:

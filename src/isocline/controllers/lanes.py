@@ -150,7 +150,7 @@ class _LanePID:
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
-    """x to a power, x >= 0. The bits of `torch.pow` depend on the place of a number in its tensor.
+    """X to a power, x >= 0. The bits of `torch.pow` depend on the place of a number in its tensor.
 
     That is where a number falls into the rest after the last whole vector of the processor: 1 % of
     numbers differ in their last digit then (measured with AVX-512), and a lane's steps with them.

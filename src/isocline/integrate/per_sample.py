@@ -1,4 +1,6 @@
-"""The time loop of per-sample stepping: each sample has its own step. It knows nothing of gradients.
+"""The time loop of per-sample stepping: each sample has its own step.
+
+It knows nothing of gradients.
 
 One round tries one step of every lane. What the host reads of a round: the largest error ratio,
 how many lanes arrived, and the shortest next step.
@@ -7,6 +9,7 @@ how many lanes arrived, and the shortest next step.
 from __future__ import annotations
 
 import math
+
 import torch
 from torch import Tensor
 
@@ -32,6 +35,7 @@ _CROWD = 8
 """Lanes at rest leave when they are one in so many. Their rows cost evaluations; leaving costs a
 dozen small copies. See docs/results/per-sample.md for what other numbers cost."""
 
+
 def integrate_samples(
     problem: SampleProblem, plan: SamplePlan, *, recorder: LaneRecorder | None = None
 ) -> SampleOutcome:
@@ -55,9 +59,8 @@ class _Loop:
     ) -> None:
         self.problem, self.plan, self.recorder = problem, plan, recorder
         packing = problem.field.packing
-        self.stepper = lane_stepper(plan.solver, packing.dtype, packing.device)
-        if recorder is not None:
-            self.stepper = recorder.stepper(self.stepper)
+        stepper = lane_stepper(plan.solver, packing.dtype, packing.device)
+        self.stepper = stepper if recorder is None else recorder.stepper(stepper)
         self.controller = plan.controller
         self.control = lane_control(plan.controller, plan.solver.error_order)
         self.tolerance = LaneTolerance(plan, problem.y0)
@@ -67,7 +70,12 @@ class _Loop:
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
         codes = torch.full_like(zeros, CODES.index(Status.SUCCESS))
         self.found = SampleOutcome(
-            codes, problem.t1.clone(), *(zeros.clone() for _ in range(4))
+            status=codes,
+            t_end=problem.t1.clone(),
+            accepted=zeros,
+            rejected=zeros.clone(),
+            evaluations=zeros.clone(),
+            filled=zeros.clone(),
         )
         self.rounds = 0
         self.common = 0  # evaluations so far in which all lanes took part
@@ -143,7 +151,6 @@ class _Loop:
         lanes = self.lanes
         h, t_next, target = self._next_times()
         before = self.problem.field.evaluations
-        step: LaneStep | Spread
         step = self.stepper.step(lanes.field, lanes.t, t_next, lanes.y, lanes.first)
         self.common += self.problem.field.evaluations - before
         with torch.no_grad():
@@ -210,7 +217,7 @@ class _Loop:
             first,
         )
         self._count(rows, before)
-        return Spread.over(inner, rows, lanes.y, lanes.first)
+        return Spread.over(inner, rows, lanes.y, step.first)
 
     def _arrived(self, t_next: Tensor, taken: Tensor | None) -> Tensor | None:
         """Positions of lanes that reached the end of their solve in this round."""
@@ -225,7 +232,7 @@ class _Loop:
 
     def _take(
         self,
-        step: LaneStep | Spread,
+        step: LaneStep,
         t_next: Tensor,
         taken: Tensor | None,
         arrived: Tensor | None,
@@ -246,11 +253,11 @@ class _Loop:
             return
         rows = None if taken is None else taken.nonzero().squeeze(1)
         if rows is None or rows.shape[0]:
-            times = lanes.t.detach(), t_next.detach()
-            self.recorder.accepted(Round(lanes.samples, *times, lanes.y, rows, output), step)
+            start, end = lanes.t.detach(), t_next.detach()
+            self.recorder.accepted(Round(lanes.samples, start, end, lanes.y, rows, output), step)
 
     def _advance(
-        self, step: LaneStep | Spread, t_next: Tensor, h_next: Tensor, accept: Tensor | None
+        self, step: LaneStep, t_next: Tensor, h_next: Tensor, accept: Tensor | None
     ) -> None:
         """Move on the lanes whose step was accepted."""
         lanes = self.lanes

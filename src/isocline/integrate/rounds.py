@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..solution import Status
-from ..solvers.lanes import LaneExtension, LaneStep, LaneStepper
+from ..solvers.lanes import ExplicitLanes, LaneExtension, LaneStep, LaneStepper
 from .ragged import Output
 
 __all__ = ["CODES", "LaneRecorder", "Round", "SampleOutcome", "Spread"]
@@ -40,13 +40,13 @@ class Round(NamedTuple):
 class LaneRecorder(Protocol):
     """What an adjoint remembers of the forward pass."""
 
-    def stepper(self, stepper: LaneStepper) -> LaneStepper:
+    def stepper(self, stepper: ExplicitLanes) -> LaneStepper:
         """What is to take the steps, in place of `stepper` or that itself."""
 
     def began(self, initial: Output | None) -> None:
         """Some initial states are rows of output."""
 
-    def accepted(self, round_: Round, step: LaneStep | Spread) -> None:
+    def accepted(self, round_: Round, step: LaneStep) -> None:
         """Steps were taken."""
 
     def left(self, stay: Tensor) -> None:
@@ -92,21 +92,24 @@ class Spread:
         inner: the step of those lanes.
         rows: their positions, shape (lanes,).
         y1: states of all lanes: the step's ends, and where the others are.
-        last: the field there, if it is known.
+        errors: of those lanes.
+        first: the field at the start.
+        last: the field at `y1`, if it is known.
     """
 
     inner: LaneStep
     rows: Tensor
     y1: Tensor
+    errors: tuple[Tensor, ...]
+    first: Tensor
     last: Tensor | None
 
     @classmethod
-    def over(cls, inner: LaneStep, rows: Tensor, y: Tensor, first: Tensor | None) -> Spread:
-        """The step of the lanes at `rows` among lanes that stay at `y`, where the field is `first`."""
-        last = None
-        if inner.last is not None and first is not None:
-            last = first.index_copy(0, rows, inner.last)
-        return cls(inner, rows, y.index_copy(0, rows, inner.y1), last)
+    def over(cls, inner: LaneStep, rows: Tensor, y: Tensor, first: Tensor) -> Spread:
+        """The step of the lanes at `rows`, among lanes that stay at `y`; the field is `first`."""
+        last = None if inner.last is None else first.index_copy(0, rows, inner.last)
+        y1 = y.index_copy(0, rows, inner.y1)
+        return cls(inner, rows, y1, inner.errors, first, last)
 
     def at(self, owners: Tensor, times: Tensor) -> Tensor:
         """States between the ends; owners are positions among all lanes."""
@@ -118,5 +121,3 @@ class Spread:
 
     def _inside(self, lanes: Tensor) -> Tensor:
         return torch.searchsorted(self.rows, lanes)
-
-

@@ -139,6 +139,7 @@ _KNOWN: dict[tuple[int, torch.dtype, torch.device], tuple[Tableau, Coefficients]
 
 
 def coefficients(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Coefficients:
+    """A table as the steps need it, made once in a process."""
     key = (id(tableau), dtype, device)
     if key not in _KNOWN:
         with torch.inference_mode(False):  # what is kept must serve solves outside of it too

@@ -8,7 +8,7 @@ here mixes lanes or depends on their number or order: a lane's bits do not depen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -19,7 +19,14 @@ from .base import Solver
 from .explicit import Coefficients, ExplicitRungeKutta, coefficients, hairers_two
 from .tableau import CENTRE, Tableau
 
-__all__ = ["LaneSlope", "LaneStep", "LaneStepper", "lane_stepper"]
+__all__ = [
+    "ExplicitLanes",
+    "LaneExtension",
+    "LaneSlope",
+    "LaneStep",
+    "LaneStepper",
+    "lane_stepper",
+]
 
 
 class LaneSlope(Protocol):
@@ -32,7 +39,73 @@ class LaneSlope(Protocol):
         """The field for some of the lanes."""
 
 
-def lane_stepper(solver: Solver, dtype: torch.dtype, device: torch.device) -> LaneStepper:
+class LaneStep(Protocol):
+    """A step of each lane."""
+
+    @property
+    def y1(self) -> Tensor:
+        """States at the ends, shape (lanes, width)."""
+
+    @property
+    def errors(self) -> tuple[Tensor, ...]:
+        """Local error estimates, like `y1`; none for methods without one. They carry no graph."""
+
+    @property
+    def first(self) -> Tensor:
+        """The field at the starts."""
+
+    @property
+    def last(self) -> Tensor | None:
+        """The field at the ends, where the method finds it."""
+
+    def at(self, owners: Tensor, times: Tensor) -> Tensor:
+        """States between the ends, from the method's interpolant. To be asked before the next step.
+
+        Args:
+            owners: to which lane each belongs, shape (m,).
+            times: float64, shape (m,).
+
+        Returns:
+            Shape (m, width).
+        """
+
+    def extension(self, lanes: Tensor) -> LaneExtension:
+        """The continuous extensions of some lanes, by their positions, shape (lanes,)."""
+
+
+class LaneStepper(Protocol):
+    """Takes steps of many lanes at once. It is pure, as a `Stepper` is."""
+
+    @property
+    def combine(self) -> Callable[..., Tensor] | None:
+        """The rule that makes one number of the norms of several errors, lane by lane."""
+
+    @property
+    def time_dtype(self) -> torch.dtype:
+        """Dtype of the times that the field is given."""
+
+    def step(
+        self,
+        field: LaneSlope,
+        t: Tensor,
+        t_next: Tensor,
+        y: Tensor,
+        first: Tensor | None,
+        *,
+        estimate: bool = True,
+    ) -> LaneStep:
+        """One step of each lane.
+
+        Args:
+            field: for these lanes.
+            t, t_next: where the steps begin and end, float64, shape (lanes,).
+            y: states at t, shape (lanes, width).
+            first: the field at (t, y), if it is known.
+            estimate: whether errors are wanted; without, stages that serve them alone are left out.
+        """
+
+
+def lane_stepper(solver: Solver, dtype: torch.dtype, device: torch.device) -> ExplicitLanes:
     """The method, for steps of many lanes.
 
     Raises:
@@ -45,10 +118,10 @@ def lane_stepper(solver: Solver, dtype: torch.dtype, device: torch.device) -> La
             "an explicit Runge-Kutta method, such as Tsit5, Dopri5 or Vern7",
             'Other methods step jointly: leave `stepping` at "joint".',
         )
-    return LaneStepper(solver.tableau, dtype, device)
+    return ExplicitLanes(solver.tableau, dtype, device)
 
 
-class LaneStepper:
+class ExplicitLanes:
     """Takes steps of one table for many lanes at once.
 
     Args:
@@ -79,15 +152,7 @@ class LaneStepper:
         *,
         estimate: bool = True,
     ) -> LaneStep:
-        """One step of each lane.
-
-        Args:
-            field: for these lanes.
-            t, t_next: where the steps begin and end, float64, shape (lanes,).
-            y: states at t, shape (lanes, width).
-            first: the field at (t, y), if it is known.
-            estimate: whether errors are wanted; without, stages that serve them alone are left out.
-        """
+        """One step of each lane; see `LaneStepper`."""
         table = self.table
         lengths = t_next - t
         h = lengths.to(self.time_dtype).unsqueeze(1)
@@ -98,22 +163,23 @@ class LaneStepper:
             first = slopes.lasting(field(times(0), y))
         slopes.push(first, h)
         start = y.reshape(-1)
+        shape = y.shape
         y1: Tensor | None = None
         last: Tensor | None = None
         for i in range(1, main):
-            stage = torch.addmv(start, slopes.columns(i), self.rows[i]).view_as(y)
+            stage = torch.addmv(start, slopes.columns(i), self.rows[i]).view(shape)
             slope = field(times(i), stage)
             slopes.push(slope, h)
             if table.at_end[i]:
                 y1, last = stage, slopes.lasting(slope)
         if y1 is None:
             weights = self.rows[table.solution]
-            y1 = torch.addmv(start, slopes.columns(table.needed), weights).view_as(y)
+            y1 = torch.addmv(start, slopes.columns(table.needed), weights).view(shape)
         errors: tuple[Tensor, ...] = ()
         if estimate and self.tableau.adaptive:
             columns = slopes.columns(main).detach()
-            errors = tuple(torch.mv(columns, self.rows[row]).view_as(y) for row in table.errors)
-        return LaneStep(y1, errors, first, last, self, field, t, t_next, y, slopes)
+            errors = tuple(torch.mv(columns, self.rows[row]).view(shape) for row in table.errors)
+        return _ExplicitLaneStep(y1, errors, first, last, self, field, t, t_next, y, slopes)
 
     def _room(self, y: Tensor) -> _Slopes:
         if torch.is_grad_enabled():
@@ -142,37 +208,22 @@ class LaneStepper:
 
 
 @dataclass(slots=True)
-class LaneStep:
-    """A step of each lane.
-
-    Attributes:
-        y1: states at the ends, shape (lanes, width).
-        errors: local error estimates, likewise.
-        first: the field at the start.
-        last: the field at the end, where the method finds it; None elsewhere.
-    """
+class _ExplicitLaneStep:
+    """A step of each lane that can still evaluate the stages which only output needs."""
 
     y1: Tensor
     errors: tuple[Tensor, ...]
     first: Tensor
     last: Tensor | None
-    stepper: LaneStepper
+    stepper: ExplicitLanes
     field: LaneSlope
     t: Tensor
     t_next: Tensor
     y0: Tensor
-    slopes: _Slopes = field(repr=False)
+    slopes: _Slopes
 
     def at(self, owners: Tensor, times: Tensor) -> Tensor:
-        """States between the ends, from the method's interpolant. To be asked before the next step.
-
-        Args:
-            owners: to which lane each belongs, shape (m,).
-            times: float64, shape (m,).
-
-        Returns:
-            Shape (m, width).
-        """
+        """States between the ends, from the method's interpolant."""
         lanes, places = owners.unique(return_inverse=True)
         extension = self.extension(lanes)
         return extension.at(places, times)
@@ -264,7 +315,8 @@ class _Stacked:
         self._slopes.append(slope * h)
 
     def columns(self, count: int) -> Tensor:
-        return torch.stack(self._slopes[:count]).view(count, -1).t()
+        stacked: Tensor = torch.stack(self._slopes[:count])
+        return stacked.view(count, -1).t()
 
     def stage(self, number: int, like: Tensor) -> Tensor:
         return self._slopes[number]
@@ -297,8 +349,8 @@ class _Scratch:
     def _cut(self) -> None:
         """Views of the part of the buffer that is in use."""
         part = self._buffer[:, : self._lanes * self._width]
-        self._slots = [row.view(self._lanes, self._width) for row in part]
-        self._columns = [part[:i].t() for i in range(len(part) + 1)]
+        self._slots: list[Tensor] = [row.view(self._lanes, self._width) for row in part]
+        self._columns: list[Tensor] = [part[:i].t() for i in range(part.shape[0] + 1)]
 
     def push(self, slope: Tensor, h: Tensor) -> None:
         torch.mul(slope, h, out=self._slots[self.count])
