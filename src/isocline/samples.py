@@ -47,11 +47,12 @@ class PerSample:
     number a sample. With joint stepping a marked argument is handed on whole.
 
     Attributes:
-        value: a tensor, or a nested tuple, list or dict of tensors, whose leading axis is the
-            batch.
+        value: a tensor, or a nested tuple, list or dict of tensors.
+        axis: which of their axes is the batch.
     """
 
     value: Any
+    axis: int = 0
 
 
 def without_marks(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -99,7 +100,7 @@ class SampleField:
         self.packing = packing
         self.autocast = autocast
         self.args = without_marks(args)
-        self.marked = tuple(isinstance(arg, PerSample) for arg in args)
+        self.axes = tuple(arg.axis if isinstance(arg, PerSample) else None for arg in args)
         self.signs = signs
         self.evaluations = 0
         self.rows = 0
@@ -172,10 +173,9 @@ class LaneField:
 
     def of(self, lanes: Tensor) -> LaneField:
         """The field for some of these samples, by their positions, shape (lanes,)."""
-        marked = self.owner.marked
         args = tuple(
-            _entries(arg, lanes) if mark else arg
-            for arg, mark in zip(self.args, marked, strict=True)
+            arg if axis is None else _entries(arg, lanes, axis)
+            for arg, axis in zip(self.args, self.owner.axes, strict=True)
         )
         signs = None if self.signs is None else self.signs.index_select(0, lanes)
         samples = lanes if self.samples is None else self.samples.index_select(0, lanes)
@@ -212,13 +212,16 @@ class LaneField:
         return slope if self.signs is None else slope * self.signs.to(slope.real.dtype).unsqueeze(1)
 
 
-def _entries(value: Any, lanes: Tensor) -> Any:
+def _entries(value: Any, lanes: Tensor, axis: int) -> Any:
     """The entries of a `PerSample` value that belong to some samples."""
-    return tree_rebuild(value, iter([leaf.index_select(0, lanes) for leaf in tree_leaves(value)]))
+    leaves = [leaf.index_select(axis, lanes) for leaf in tree_leaves(value)]
+    return tree_rebuild(value, iter(leaves))
 
 
-def _has_entries(leaf: Any, batch: int) -> bool:
-    return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == batch
+def _has_entries(leaf: Any, batch: int, axis: int) -> bool:
+    if not isinstance(leaf, Tensor) or not -leaf.ndim <= axis < leaf.ndim:
+        return False
+    return leaf.shape[axis] == batch
 
 
 def check_marked(args: tuple[Any, ...], batch: int) -> None:
@@ -230,12 +233,12 @@ def check_marked(args: tuple[Any, ...], batch: int) -> None:
     for place, arg in enumerate(args):
         if not isinstance(arg, PerSample):
             continue
-        leaves = list(tree_leaves(arg.value))
-        if not leaves or not all(_has_entries(leaf, batch) for leaf in leaves):
+        leaves = tree_leaves(arg.value)
+        if not all(_has_entries(leaf, batch, arg.axis) for leaf in leaves):
             raise InputError(
                 f"args[{place}]",
-                f"PerSample({tree_describe(arg.value)})",
-                f"tensors whose leading axis has the {batch} samples of the batch",
+                f"PerSample({tree_describe(arg.value)}, axis={arg.axis})",
+                f"tensors of which that axis has the {batch} samples of the batch",
             )
 
 
