@@ -130,6 +130,7 @@ def solve(
             dt0=dt0,
             save=save,
             adjoint=_check_adjoint(adjoint, solver),
+            event=event,
             norm=norm,
             max_steps=max_steps,
             compile=compile,
@@ -137,6 +138,9 @@ def solve(
             throw=throw,
         )
         return solve_samples(field, y0, t0, t1, settings)
+    if save.lengths is not None:
+        expected = 'None: with stepping="joint" all samples share `ts`'
+        raise InputError("save.lengths", "a value", expected)
     packing = Packing.of(y0)
     check_finite_state(y0)
     events = check_events(event)

@@ -52,6 +52,7 @@ class Settings:
     dt0: Any
     save: SaveAt
     adjoint: Adjoint
+    event: Any
     norm: Any
     max_steps: Any
     compile: bool
@@ -124,6 +125,13 @@ def _check_possible(given: Settings) -> None:
             f'SaveAt({option}) with stepping="per_sample"',
             "SaveAt of t0, t1, ts and steps",
             "Give output times of each sample as `ts`, and apply functions to `solution.ys`.",
+        )
+    if given.event is not None:
+        raise InputError(
+            "event",
+            'an event with stepping="per_sample"',
+            'None, or stepping="joint"',
+            "To find the events of each sample, solve the samples one by one.",
         )
     if given.compile:
         warnings.warn(

@@ -102,6 +102,8 @@ def check_output_times(
         return None
     batch = len(t0)
     times, counts = _padded(ts, batch)
+    if not times.numel():
+        raise InputError("save.ts", "no times", "at least one time")
     if lengths is not None:
         counts = _lengths(lengths, times)
     times, counts = times.to(device, torch.float64), counts.to(device)

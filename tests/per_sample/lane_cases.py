@@ -102,4 +102,5 @@ def gradients(
 
 def off(found: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest number expected."""
+    found, expected = found.detach(), expected.detach()
     return float((found - expected).abs().max() / expected.abs().max())

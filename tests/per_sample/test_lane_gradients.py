@@ -88,15 +88,15 @@ def test_gradients_of_times_are_the_field_there(adjoint: str) -> None:
     ts = given["t0"].detach().unsqueeze(1) * 0.5 + given["t1"].detach().unsqueeze(1) * 0.5
     ts.requires_grad_()
     save = ic.SaveAt(ts=ts, t1=True)
-    options = {"rtol": 1e-11, "atol": 1e-11, "solver": "vern7", "adjoint": ADJOINTS[adjoint]}
+    options = {"rtol": 1e-9, "atol": 1e-9, "solver": "vern8", "adjoint": ADJOINTS[adjoint]}
     solution = solved(oscillator, given, save=save, **options)
     middle, end = solution.ys
     found = torch.autograd.grad((WEIGHTS * middle).sum(), ts, retain_graph=True)[0].squeeze(1)
     slope = oscillator(ts.squeeze(1), middle, given["mu"])
-    assert off(found, (WEIGHTS * slope).sum(1)) < 1e-6
+    assert off(found, (WEIGHTS * slope).sum(1)) < 1e-5
     found = torch.autograd.grad((WEIGHTS * end).sum(), given["t1"])[0]
     slope = oscillator(given["t1"], end, given["mu"])
-    assert off(found, (WEIGHTS * slope).sum(1)) < 1e-8
+    assert off(found, (WEIGHTS * slope).sum(1)) < 1e-6
 
 
 @EVERY
@@ -124,11 +124,19 @@ def test_a_lane_that_left_the_domain_for_a_try_does_not_spoil_gradients(adjoint:
     def field(t: Tensor, y: Tensor) -> Tensor:
         return -scale * torch.sqrt(y)
 
-    y0 = torch.tensor([[1.0], [1e-3], [4.0]], dtype=torch.float64, requires_grad=True)
-    t1 = torch.tensor([1.0, 0.06, 1.0], dtype=torch.float64)
-    dt0 = ic.PerSample(torch.tensor([0.1, 0.059, 0.1]))
+    y0 = torch.tensor([[1.0], [0.01], [4.0]], dtype=torch.float64, requires_grad=True)
+    t1 = torch.tensor([1.0, 0.15, 1.0], dtype=torch.float64)
+    dt0 = ic.PerSample(torch.tensor([0.1, 0.149, 0.1]))
     solution = ic.solve(
-        field, y0, 0.0, t1, dt0=dt0, adjoint=ADJOINTS[adjoint], stepping="per_sample", rtol=1e-9
+        field,
+        y0,
+        0.0,
+        t1,
+        dt0=dt0,
+        adjoint=ADJOINTS[adjoint],
+        stepping="per_sample",
+        rtol=1e-8,
+        atol=1e-10,
     )
     assert int(solution.stats.samples.steps_rejected[1]) > 0
     end = solution.ys[-1].squeeze(1)
@@ -142,8 +150,8 @@ def test_a_lane_that_left_the_domain_for_a_try_does_not_spoil_gradients(adjoint:
 
 @EVERY
 def test_many_cotangents_at_once_are_one_after_another(adjoint: str) -> None:
-    given = inputs(3)
-    end = solved(oscillator, given, adjoint=ADJOINTS[adjoint]).ys[-1]
+    given, tol = inputs(3), {"rtol": 1e-3, "atol": 1e-3}
+    end = solved(oscillator, given, adjoint=ADJOINTS[adjoint], **tol).ys[-1]
     seeds = torch.eye(6, dtype=torch.float64).view(6, 3, 2)
     wanted = [given["y0"], given["mu"]]
     stacked = torch.autograd.grad(end, wanted, seeds, is_grads_batched=True, retain_graph=True)

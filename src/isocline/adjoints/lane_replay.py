@@ -19,7 +19,7 @@ from ..integrate import Output, Round, SampleOutcome, integrate_samples
 from ..samples import SamplePlan, SampleProblem, SampleTimes
 from ..solution import Statistics
 from ..solvers.lanes import ExplicitLanes, LaneStep, LaneStepper, lane_stepper
-from .base import ParameterGradients, pulled_back
+from .base import ParameterGradients, is_stack, pulled_back
 from .checkpoints import Checkpoints, backwards
 from .kept_lanes import KeepingLanes, KeptRound
 from .lane_rounds import TakenRound
@@ -299,13 +299,14 @@ class _Walk:
     def _pull_start(self) -> None:
         """Over what came before the first round: the first slopes, and rows of initial states."""
         problem, initial = self.replay.problem, self.replay.initial
-        if self.slope is not None and bool(self.slope.any()):
+        slope = self.slope
+        if slope is not None and (is_stack(slope) or bool(slope.any())):
             with torch.enable_grad():
                 y0 = problem.y0.detach().requires_grad_()
                 t0 = problem.t0.detach().requires_grad_(self.times is not None)
-                slope = self.field(t0.to(y0.real.dtype), y0)
+                start = self.field(t0.to(y0.real.dtype), y0)
             own = [t0] if t0.requires_grad else []
-            found = pulled_back([slope], [self.slope], [y0, *own, *self.captured])
+            found = pulled_back([start], [slope], [y0, *own, *self.captured])
             self.y = self.y + _or_zeros(found[0], self.y)
             if own and found[1] is not None and self.of_times[0] is not None:
                 self.of_times[0] = self.of_times[0] + found[1]

@@ -314,7 +314,9 @@ class CNF(SolvingModule):
             divergence = ExactDivergence() if need_norm(regularizers) else self.exact
         dynamics = Dynamics(self.field, divergence, regularizers)
         noise = divergence.noise(flat)
-        states = self._solve(dynamics, dynamics.start(flat), start, end, args=(PerSample(noise, axis=1), *contexts)).ys
+        states = self._solve(
+            dynamics, dynamics.start(flat), start, end, args=(PerSample(noise, axis=1), *contexts)
+        ).ys
         value, log_det, *integrals = (state[-1] for state in states)
         # Against the direction of time a growing penalty's integral comes out negative.
         penalty = torch.zeros_like(log_det)
