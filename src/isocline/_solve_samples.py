@@ -17,6 +17,7 @@ from .apart import check_apart
 from .controllers import Controller
 from .controllers.lanes import lane_control
 from .errors import CompileWarning, InputError
+from .events import SampleEvents, check_events
 from .integrate import Output, integrate_samples
 from .problem import Autocast, SaveAt, autocast_off
 from .progress import progress_bar
@@ -74,7 +75,9 @@ def solve_samples(
     check_finite_state(y0)
     check_marked(given.args, batch)
     start = check_sample_times("t0", t0, batch).to(packing.device)
-    end = check_sample_times("t1", t1, batch).to(packing.device)
+    events = check_events(given.event)
+    endless = any(event.last for event in events)
+    end = check_sample_times("t1", t1, batch, infinite=endless).to(packing.device)
     save = given.save
     ts = check_output_times(save.ts, save.lengths, start, end, packing.device)
     signs = torch.where(end.detach() >= start.detach(), 1.0, -1.0).double()
@@ -96,6 +99,7 @@ def solve_samples(
         dt0=dt0,
         save=save,
         max_steps=check_max_steps(given.max_steps),
+        events=events,
     )
     lane_stepper(plan.solver, packing.dtype, packing.device)
     lane_control(plan.controller, plan.solver.error_order)
@@ -125,13 +129,6 @@ def _check_possible(given: Settings) -> None:
             f'SaveAt({option}) with stepping="per_sample"',
             "SaveAt of t0, t1, ts and steps",
             "Give output times of each sample as `ts`, and apply functions to `solution.ys`.",
-        )
-    if given.event is not None:
-        raise InputError(
-            "event",
-            'an event with stepping="per_sample"',
-            'None, or stepping="joint"',
-            "To find the events of each sample, solve the samples one by one.",
         )
     if given.compile:
         warnings.warn(
@@ -207,7 +204,8 @@ def _solution(problem: SampleProblem, found: SampleTrajectory, stats: Statistics
     if outputs and found.rows is not None:
         ts, ys = _laid_out(problem, outputs, found.rows, lengths)
     statuses = outcome.statuses
-    failed = tuple(i for i, status in enumerate(statuses) if status is not Status.SUCCESS)
+    fine = Status.SUCCESS, Status.EVENT
+    failed = tuple(i for i, status in enumerate(statuses) if status not in fine)
     first = failed[0] if failed else 0
     ends = signs * outcome.t_end
     return Solution(
@@ -220,6 +218,30 @@ def _solution(problem: SampleProblem, found: SampleTrajectory, stats: Statistics
         statuses=statuses,
         t_ends=ends,
         lengths=lengths,
+        sample_events=_happened(problem, found, signs),
+    )
+
+
+def _happened(
+    problem: SampleProblem, found: SampleTrajectory, signs: Tensor
+) -> SampleEvents | None:
+    """All events, sample by sample in the order of its solve."""
+    happened = found.outcome.happened
+    if not happened:
+        return None
+    samples = torch.cat([samples for samples, *_ in happened])
+    order = samples.argsort(stable=True)  # rounds come in the order of each sample's time
+    events = torch.cat([hits.events for _, hits, *_ in happened])
+    elements = torch.cat([hits.elements for _, hits, *_ in happened])
+    times = torch.cat([times for *_, times, _ in happened])
+    states = torch.cat([states for *_, states in happened])
+    samples = samples[order]
+    return SampleEvents(
+        samples=samples,
+        events=events[order],
+        elements=elements[order],
+        t=signs[samples] * times[order],
+        y=problem.field.unpack(states[order]),
     )
 
 

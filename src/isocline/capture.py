@@ -26,13 +26,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from .errors import GradientError
+from .events import Event
 from .holdings import handed, held, tensors_of, visited
 from .sharding import is_shard, refusing_shards
 from .solvers.base import Solver
 from .solvers.wrapped import proper
 from .written import Writes, as_they_are
 
-__all__ = ["Captured", "Guard", "capture", "operations_so_far"]
+__all__ = ["Captured", "Guard", "capture", "operations_so_far", "with_tensors_of"]
 
 
 Edge = tuple[Node | None, int]
@@ -118,6 +119,19 @@ def capture(field: Watched, t: Tensor, y: Tensor, solver: Solver | None = None) 
     if written:  # last of all: what it writes over may belong to the graph that was looked at
         _check_repeatable(field, t, leaf, first, written)
     return told
+
+
+def with_tensors_of(captured: Captured, events: Sequence[Event]) -> Captured:
+    """What was captured, with what conditions and handlers of events hold besides."""
+    known = set(map(id, captured.tensors))
+    more = {
+        id(tensor): tensor
+        for event in events
+        for tensor in held((event.condition, event.handler))
+        if tensor.requires_grad and id(tensor) not in known
+    }
+    tensors = (*captured.tensors, *more.values())
+    return captured._replace(tensors=tensors, used=(*captured.used, *(True for _ in more)))
 
 
 def _check_repeatable(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .controllers.base import Controller
 from .errors import InputError
+from .events import Event
 from .problem import Autocast, SaveAt
 from .solvers.base import Solver
 from .state import Packing, State, tree_describe, tree_leaves, tree_rebuild
@@ -185,6 +186,12 @@ class LaneField:
         """The same, cut out of the whole batch's arguments anew, with a graph in grad mode."""
         return self.owner.at(self.samples)
 
+    def applied(self, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
+        """What `function(t, y, *args)` says at the clocks and states of these samples."""
+        if self.signs is not None:
+            t = t * self.signs.to(t.dtype)
+        return function(t, self.owner.unpack(y), *self.args)
+
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/du at the clocks u, shape (count,), and the states, shape (count, width)."""
         owner = self.owner
@@ -292,6 +299,7 @@ class SamplePlan:
         max_steps: limit on the attempted steps of each sample.
         on_step: called after each round of steps with the part of the way that all have behind
             them, from 0 to 1, or None.
+        events: what to look for along the way of each sample.
     """
 
     solver: Solver
@@ -303,3 +311,4 @@ class SamplePlan:
     save: SaveAt
     max_steps: int
     on_step: Callable[[float], None] | None = None
+    events: tuple[Event, ...] = ()

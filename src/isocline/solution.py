@@ -17,7 +17,7 @@ from .errors import (
     StepUnderflowError,
     UnsolvedStepError,
 )
-from .events import Occurrence
+from .events import Occurrence, SampleEvents
 from .state import State
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class Solution:
         t_ends: the time that each sample reached, shape (batch,).
         lengths: how many saved states each sample has, shape (batch,). Beyond them `ys` is 0, and
             `ts` stands at the last one's time.
+        sample_events: the events of all samples, with per-sample stepping; None without any.
         again: takes the solve again under observation, for `explain`.
     """
 
@@ -141,6 +142,7 @@ class Solution:
     statuses: tuple[Status, ...] = ()
     t_ends: Tensor | None = None
     lengths: Tensor | None = None
+    sample_events: SampleEvents | None = None
     again: Callable[[], Explanation] | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, t: Tensor | float) -> State:

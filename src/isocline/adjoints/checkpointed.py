@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..apart import check_apart
-from ..capture import Captured, capture
+from ..capture import Captured, capture, with_tensors_of
 from ..errors import InputError
 from ..problem import Plan, Problem
 from ..samples import SamplePlan, SampleProblem
@@ -87,8 +87,10 @@ class Checkpointed:
         assert captured.value is not None
         check_apart(field, problem.t0, problem.y0, captured.value)
         problem = replace(problem, f0=captured.value)
+        captured = with_tensors_of(captured, plan.events)
         every = [problem.y0, *(problem.times or ()), *captured.tensors]
-        keep = self._graphs_to_keep(captured, plan) if is_wanted(every) else 0
+        # A step that an event cuts is taken again: its interpolant belongs to its graph.
+        keep = self._graphs_to_keep(captured, plan) if is_wanted(every) and not plan.events else 0
         automatic = self.slots == "auto"
         slots = self.slots if isinstance(self.slots, int) else None
         budget = self.state_budget if automatic else None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..capture import Guard, operations_so_far
-from ..integrate import Output, Round, SampleOutcome, integrate_samples
+from ..integrate import Cut, Output, Round, SampleOutcome, integrate_samples
 from ..samples import SamplePlan, SampleProblem, SampleTimes
 from ..solution import Statistics
 from ..solvers.lanes import ExplicitLanes, LaneStep, LaneStepper, lane_stepper
@@ -89,8 +89,11 @@ class LaneReplay:
         output = round_.output
         first = self.rounds[-1].last_row if self.rounds else self._initial_rows
         last = first if output is None else first + len(output.samples)
-        samples, t, t_next, _, taken, _ = round_
-        self.rounds.append(TakenRound(samples, t, t_next, taken, output, first, last))
+        event = self.rounds[-1].last_event if self.rounds else 0
+        samples, t, t_next, _, taken, _, hits, moved = round_
+        self.rounds.append(
+            TakenRound(samples, t, t_next, taken, output, first, last, hits, moved, event)
+        )
         self._left.append([])
 
     def left(self, stay: Tensor) -> None:
@@ -104,17 +107,22 @@ class LaneReplay:
             if self.rounds:
                 self._checkpoints.restart(self._stayed(self.problem.y0, 0))
 
-    def forward(self) -> Tensor:
-        """Integrate; the rows, shape (rows, width)."""
-        self.outcome = integrate_samples(self.problem, self.plan, recorder=self)
-        rows, y0 = self.outcome.rows, self.problem.y0
-        self.outcome.rows = []
-        return torch.cat(rows) if rows else y0.new_empty(0, y0.shape[1])
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Integrate; the rows, shape (rows, width), and times and states of all events."""
+        self.outcome = found = integrate_samples(self.problem, self.plan, recorder=self)
+        rows, y0 = found.rows, self.problem.y0
+        found.rows = []
+        none = y0.new_empty(0, y0.shape[1])
+        times, states = y0.new_empty(0, dtype=torch.float64), none.clone()
+        if found.happened:
+            times = torch.cat([times for *_, times, _ in found.happened])
+            states = torch.cat([states for *_, states in found.happened])
+        return torch.cat(rows) if rows else none, times, states
 
-    def backward(self, captured: Sequence[Tensor], cotangent: Tensor) -> Gradients:
+    def backward(self, captured: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Gradients:
         """Gradients of y0, t0, t1 and ts, and of the captured tensors."""
         with self._turn:
-            return _Walk(self, captured, cotangent).run()
+            return _Walk(self, captured, cotangents).run()
 
     @property
     def _initial_rows(self) -> int:
@@ -128,7 +136,8 @@ class LaneReplay:
             round_ = self.rounds[index]
             times = round_.of_movers(round_.t), round_.of_movers(round_.t_next)
             step = round_.again(self.method, field, times, round_.of_movers(y))
-            return self._stayed(round_.moved(y, step.y1), index + 1)
+            _, after = round_.passed(self.plan.events, field, step)
+            return self._stayed(round_.onward(y, after), index + 1)
 
         count = len(self.rounds)
         for _, y in backwards(kept.indices, kept.states, kept.slots, count, advance):
@@ -159,16 +168,21 @@ class _Walk:
     Args:
         replay: recorded them.
         captured: what the field depends on.
-        cotangent: of the rows of output.
+        cotangents: of the rows of output, and of times and states of events.
     """
 
-    def __init__(self, replay: LaneReplay, captured: Sequence[Tensor], cotangent: Tensor) -> None:
-        self.replay, self.captured, self.cotangent = replay, captured, cotangent
+    def __init__(
+        self, replay: LaneReplay, captured: Sequence[Tensor], cotangents: Sequence[Tensor]
+    ) -> None:
+        self.replay, self.captured = replay, captured
+        self.cotangent, self.of_events = cotangents[0], cotangents[1:]
         problem = replay.problem
         self.field, self.times = problem.field, problem.times
         self.guard = Guard(captured)
         self.totals = ParameterGradients(len(captured))
         self.y = problem.y0.new_zeros(self._lanes_at_end(), problem.y0.shape[1])
+        self.t = problem.t0.new_zeros(len(self.y))  # of times at which lanes go on from events
+        self.timed = self.times is not None or bool(replay.plan.events)
         self.slope: Tensor | None = None  # of slopes that rounds handed on
         self.of_times: list[Tensor | None] = [None, None, None]
         if self.times is not None:
@@ -200,6 +214,7 @@ class _Walk:
     def _reenter(self, place: int, count: int) -> None:
         """Lanes that left come in again."""
         self.y = self.replay.before_leaving(self.y, place, count)
+        self.t = self.replay.before_leaving(self.t, place, count)
         if self.slope is not None:
             self.slope = self.replay.before_leaving(self.slope, place, count)
 
@@ -223,23 +238,34 @@ class _Walk:
             leaf = round_.of_movers(y).detach().requires_grad_()
             before = operations_so_far(leaf)
             times = round_.of_movers(round_.t), round_.of_movers(round_.t_next)
-            if self.times is not None:
+            if self.timed:
                 times = times[0].detach().requires_grad_(), times[1].detach().requires_grad_()
-            method = self.replay.method
+            method, events = self.replay.method, self.replay.plan.events
             step = round_.again(method, self.field, times, leaf, whole=slope is not None)
-            rows, cotangents, wanted = self._output(round_, step)
+            cut, after = round_.passed(events, self.field, step)
+            rows, cotangents, wanted = self._output(round_, cut)
             size = operations_so_far(leaf) - before
-        outputs = [step.y1, *rows]
+        outputs = [after, *rows]
         pulls = [round_.of_movers(self.y), *cotangents]
+        if isinstance(cut, Cut):
+            first, last = round_.first_event, round_.last_event
+            onward = round_.of_movers(self.t).index_select(0, round_.hit)
+            outputs += [cut.passage.times, cut.passage.states]
+            pulls += [onward + self.of_events[0][first:last], self.of_events[1][first:last]]
         if slope is not None and step.last is not None:
             outputs.append(step.last)
             pulls.append(round_.of_movers(slope))
-        own = list(times) if self.times is not None else []
+        own = list(times) if self.timed else []
         self.guard.check(outputs, [leaf, *own, *wanted], size)
         found = pulled_back(outputs, pulls, [leaf, *own, *wanted, *self.captured])
-        self.y = round_.moved(self.y, _or_zeros(found[0], leaf))
+        self.y = round_.onward(self.y, _or_zeros(found[0], leaf))
         if slope is not None:
-            self.slope = round_.moved(slope, torch.zeros_like(leaf))
+            self.slope = round_.onward(slope, torch.zeros_like(leaf))
+        if self.replay.plan.events:
+            from_event = torch.zeros_like(times[0])
+            if round_.moved is not None and found[1] is not None:
+                from_event = found[1] * round_.of_movers(round_.moved)
+            self.t = round_.onward(self.t, from_event)
         self._add(round_, found[1 : 1 + len(own)], found[1 + len(own) : 1 + len(own) + len(wanted)])
         self.totals.add(found[1 + len(own) + len(wanted) :])
 
@@ -290,6 +316,8 @@ class _Walk:
             gradient, total = ends[place], self.of_times[place]
             if gradient is not None and total is not None:
                 own = round_.of_movers(clocks) == bound.index_select(0, movers)
+                if place == 0 and round_.moved is not None:
+                    own &= ~round_.of_movers(round_.moved)
                 self.of_times[place] = total.index_add(0, movers, gradient * own)
         total, output = self.of_times[2], round_.output
         if total is not None and output is not None and wanted and wanted[0] is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..integrate import Output, states_of
+from ..events import Event
+from ..integrate import Cut, Hits, Output, passage, states_of
 from ..samples import SampleField
 from ..solvers.lanes import LaneStep, LaneStepper
 
@@ -23,6 +25,9 @@ class TakenRound(NamedTuple):
         taken: positions of the lanes whose step counts; None for all.
         output: the rows that it gave, if any.
         first_row, last_row: which of all rows those are.
+        hits: events that cut lanes' steps short, if any.
+        moved: which lanes started from an event; None where none did.
+        first_event: which of all events the first of those is.
     """
 
     samples: Tensor
@@ -32,6 +37,9 @@ class TakenRound(NamedTuple):
     output: Output | None
     first_row: int
     last_row: int
+    hits: Hits | None = None
+    moved: Tensor | None = None
+    first_event: int = 0
 
     @property
     def movers(self) -> Tensor:
@@ -42,7 +50,19 @@ class TakenRound(NamedTuple):
         """The entries of those, of what all lanes have."""
         return lanes if self.taken is None else lanes.index_select(0, self.taken)
 
-    def moved(self, lanes: Tensor, movers: Tensor) -> Tensor:
+    @property
+    def last_event(self) -> int:
+        """Which of all events comes after the last of these."""
+        return self.first_event + (0 if self.hits is None else self.hits.lanes.shape[0])
+
+    @property
+    def hit(self) -> Tensor:
+        """Positions of the lanes with events among the movers."""
+        assert self.hits is not None
+        lanes = self.hits.lanes
+        return lanes if self.taken is None else torch.searchsorted(self.taken, lanes)
+
+    def onward(self, lanes: Tensor, movers: Tensor) -> Tensor:
         """What all lanes have, with the movers' entries replaced."""
         return movers if self.taken is None else lanes.index_copy(0, self.taken, movers)
 
@@ -67,6 +87,25 @@ class TakenRound(NamedTuple):
         everyone = self.taken is None and len(self.samples) == field.batch
         lanes = field.at(None if everyone else self.movers)
         return stepper.step(lanes, *times, y, None, estimate=whole)
+
+    def passed(
+        self,
+        events: Sequence[Event],
+        field: SampleField,
+        step: LaneStep,
+        *,
+        higher: bool = False,
+    ) -> tuple[LaneStep, Tensor]:
+        """Steps taken again, up to their events, and the states with which the movers go on."""
+        hits = self.hits
+        if hits is None:
+            return step, step.y1
+        places = self.hit
+        lanes = field.at(self.samples.index_select(0, hits.lanes))
+        through = passage(events, lanes, step.extension(places), hits, higher=higher)
+        y1 = step.y1.index_copy(0, places, through.states)
+        cut = Cut(step, hits, through, y1, None, self.t_next)
+        return cut, step.y1.index_copy(0, places, through.after)
 
     def rows(self, step: LaneStep, times: Tensor | None) -> Tensor | None:
         """The output of steps taken again, with its own times or those given."""

@@ -3,6 +3,9 @@
 from .clock import Clock as Clock
 from .dense import DenseOutput as DenseOutput
 from .dispatch import integrate as integrate
+from .lane_events import Cut as Cut
+from .lane_events import Hits as Hits
+from .lane_events import passage as passage
 from .lanes import Lanes as Lanes
 from .loop import Outcome as Outcome
 from .loop import Recorder as Recorder

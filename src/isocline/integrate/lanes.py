@@ -26,6 +26,7 @@ class Lanes:
         first: the field at (t, y), if it is known for all lanes.
         field: the field for these samples.
         rejected: how many steps of each were rejected so far.
+        moved: which lanes start from an event, whose time may carry a graph; None where none does.
         resting: which lanes are done; None where none is.
         rest: how many those are.
     """
@@ -38,6 +39,7 @@ class Lanes:
     first: Tensor | None
     field: LaneField
     rejected: Tensor
+    moved: Tensor | None = None
     resting: Tensor | None = None
     rest: int = 0
 
@@ -84,6 +86,8 @@ class Lanes:
         )
         if self.first is not None:
             self.first = self.first.index_select(0, stay)
+        if self.moved is not None:
+            self.moved = self.moved.index_select(0, stay)
         self.field = self.field.of(stay)
         self.resting, self.rest = None, 0
         return stay

@@ -17,6 +17,7 @@ from ..controllers.lanes import initial_steps, lane_control
 from ..samples import SamplePlan, SampleProblem
 from ..solution import Status
 from ..solvers.lanes import LaneStep, lane_stepper
+from .lane_events import Cut, LaneWatch
 from .lanes import Lanes, LaneTolerance
 from .ragged import RaggedSaver, states_of
 from .rounds import CODES, LaneRecorder, Round, SampleOutcome, Spread
@@ -80,8 +81,11 @@ class _Loop:
         self.rounds = 0
         self.common = 0  # evaluations so far in which all lanes took part
         ends = torch.stack([problem.t0.abs(), problem.t1.abs()])
-        self.coarsest = _ULPS * _EPS * float(ends.max())
+        self.coarsest = _ULPS * _EPS * float(ends.max())  # infinite where an event is to end it
         self.stops = self._stops()
+        self.watch: LaneWatch | None = None
+        if plan.events:
+            self.watch = LaneWatch(plan.events, self.lanes, rated=recorder is not None)
 
     def run(self) -> SampleOutcome:
         found, saver = self.found, self.saver
@@ -164,16 +168,21 @@ class _Loop:
                 length = torch.where(accept, h, t_next - lanes.t)
                 h_next = self.control.mixed(length, ratio, accept)
             if self.stops is not None:
-                cut = (t_next == target) & (t_next - lanes.t < h)
-                h_next = torch.where(cut & (ratio <= 1.0), torch.maximum(h, h_next), h_next)
+                short = (t_next == target) & (t_next - lanes.t < h)
+                h_next = torch.where(short & (ratio <= 1.0), torch.maximum(h, h_next), h_next)
         if accept is not None and torch.is_grad_enabled() and not math.isfinite(worst):
             step = self._without_lost(step, t_next, accept)
         taken = accept
         if lanes.resting is not None:
             taken = ~lanes.resting if accept is None else accept & ~lanes.resting
-        arrived = self._arrived(t_next, taken)
+        cut = None
+        if self.watch is not None and (cut := self._cut(step, t_next, taken)) is not None:
+            step, t_next = cut, t_next.index_copy(0, cut.hits.lanes, cut.passage.times)
+        arrived = self._arrived(t_next, taken, cut)
         self._take(step, t_next, taken, arrived)
         self._advance(step, t_next, h_next, accept)
+        if cut is not None:
+            self._go_on(cut)
         self._settle(h, h_next, ratio, accept, arrived)
 
     def _next_times(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -219,10 +228,34 @@ class _Loop:
         self._count(rows, before)
         return Spread.over(inner, rows, lanes.y, step.first)
 
-    def _arrived(self, t_next: Tensor, taken: Tensor | None) -> Tensor | None:
+    def _cut(self, step: LaneStep, t_next: Tensor, taken: Tensor | None) -> Cut | None:
+        """The step with its events, if there are any."""
+        assert self.watch is not None
+        before = self.problem.field.evaluations
+        cut = self.watch.cut(step, self.lanes, t_next, taken)
+        if cut is not None:
+            self._count(cut.hits.lanes, before)
+            samples = self.lanes.samples.index_select(0, cut.hits.lanes)
+            self.found.happened.append((samples, cut.hits, cut.passage.times, cut.passage.states))
+        return cut
+
+    def _go_on(self, cut: Cut) -> None:
+        """Lanes go on from their events, or end there."""
+        lanes, hits = self.lanes, cut.hits
+        lanes.y = cut.onward(lanes.y)
+        lanes.moved = (~hits.final).new_zeros(len(lanes)).index_fill(0, hits.lanes, True)
+        ended = lanes.samples.index_select(0, hits.lanes[hits.final])
+        self.found.status.index_fill_(0, ended, CODES.index(Status.EVENT))
+        self.found.t_end.index_copy_(0, ended, hits.times[hits.final])
+
+    def _arrived(self, t_next: Tensor, taken: Tensor | None, cut: Cut | None) -> Tensor | None:
         """Positions of lanes that reached the end of their solve in this round."""
         lanes = self.lanes
         there = t_next == lanes.t1
+        if lanes.resting is not None and self.watch is not None:
+            there = there | lanes.resting  # those that an event ended are not at t1
+        if cut is not None:
+            there = there.index_fill(0, cut.hits.lanes[cut.hits.final], True)
         if int(there.sum()) == lanes.rest:
             return None
         if taken is not None:
@@ -253,8 +286,11 @@ class _Loop:
             return
         rows = None if taken is None else taken.nonzero().squeeze(1)
         if rows is None or rows.shape[0]:
-            start, end = lanes.t.detach(), t_next.detach()
-            self.recorder.accepted(Round(lanes.samples, start, end, lanes.y, rows, output), step)
+            start, end, hits = lanes.t.detach(), t_next.detach(), None
+            if isinstance(step, Cut):
+                end, hits = step.whole.detach(), step.hits
+            round_ = Round(lanes.samples, start, end, lanes.y, rows, output, hits, lanes.moved)
+            self.recorder.accepted(round_, step)
 
     def _advance(
         self, step: LaneStep, t_next: Tensor, h_next: Tensor, accept: Tensor | None
@@ -262,6 +298,8 @@ class _Loop:
         """Move on the lanes whose step was accepted."""
         lanes = self.lanes
         lanes.h = h_next
+        if lanes.moved is not None:  # a lane that tries again still starts from its event
+            lanes.moved = None if accept is None else lanes.moved & ~accept
         if accept is None:
             lanes.t, lanes.y, lanes.first = t_next, step.y1, step.last
             return
@@ -367,6 +405,8 @@ class _Loop:
         self.control.keep(stay)
         self.tolerance.keep(stay)
         self.saver.keep(stay)
+        if self.watch is not None:
+            self.watch.keep(stay)
         if self.recorder is not None:
             self.recorder.left(stay)
 

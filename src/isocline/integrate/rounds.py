@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..solution import Status
 from ..solvers.lanes import ExplicitLanes, LaneExtension, LaneStep, LaneStepper
+from .lane_events import Hits
 from .ragged import Output
 
 __all__ = ["CODES", "LaneRecorder", "Round", "SampleOutcome", "Spread"]
@@ -27,6 +28,8 @@ class Round(NamedTuple):
         y: states at t, shape (lanes, width).
         taken: positions of the lanes whose step counts; None for all.
         output: the rows that it gave, if any.
+        hits: events that cut lanes' steps short, at `t_next`.
+        moved: which lanes started from an event; None where none did.
     """
 
     samples: Tensor
@@ -35,6 +38,8 @@ class Round(NamedTuple):
     y: Tensor
     taken: Tensor | None
     output: Output | None
+    hits: Hits | None = None
+    moved: Tensor | None = None
 
 
 class LaneRecorder(Protocol):
@@ -66,6 +71,8 @@ class SampleOutcome:
         initial: the rows that are initial states.
         outputs: the rows of each round.
         rows: states of those, initial ones included, each of shape (rows, width).
+        happened: the events of each round: samples, hits, and their times and states, which may
+            carry a graph.
     """
 
     status: Tensor
@@ -77,6 +84,7 @@ class SampleOutcome:
     initial: Output | None = None
     outputs: list[Output] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
+    happened: list[tuple[Tensor, Hits, Tensor, Tensor]] = field(default_factory=list)
 
     @property
     def statuses(self) -> tuple[Status, ...]:

@@ -265,6 +265,18 @@ class LaneExtension:
     slopes: list[Tensor]
     table: Coefficients
 
+    def of(self, lanes: Tensor) -> LaneExtension:
+        """Those of some of the lanes; one may be there more than once."""
+        t, t_next = self.t.index_select(0, lanes), self.t_next.index_select(0, lanes)
+        slopes = [slope.index_select(0, lanes) for slope in self.slopes]
+        return LaneExtension(t, t_next, self.y0.index_select(0, lanes), slopes, self.table)
+
+    def detached(self) -> LaneExtension:
+        """The same without a graph."""
+        slopes = [slope.detach() for slope in self.slopes]
+        t, t_next, y0 = self.t.detach(), self.t_next.detach(), self.y0.detach()
+        return LaneExtension(t, t_next, y0, slopes, self.table)
+
     def at(self, places: Tensor, times: Tensor) -> Tensor:
         """States at `times`, shape (m,), of the lanes at `places`, shape (m,)."""
         start = self.t.index_select(0, places)
