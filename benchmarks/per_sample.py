@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import isocline as ic
 from isocline.integrate import per_sample
 
-BATCH, SPAN, TOL = 256, 30.0, 1e-5
+BATCH, SPAN, TOL = 256, 20.0, 1e-5
 MU = torch.linspace(2.0, 50.0, BATCH, dtype=torch.float64)
 START = torch.tensor([[2.0, 0.0]], dtype=torch.float64).expand(BATCH, 2)
 STEPPINGS = ("joint", "per_sample")
@@ -77,7 +77,7 @@ def oscillators(rounds: int) -> list[str]:
         "| | calls of the field | evaluations × samples | largest error |",
         "| --- | --- | --- | --- |",
     ]
-    exact = solve("per_sample", grad=False, tol=1e-11).ys[-1]
+    exact = solve("per_sample", grad=False, tol=1e-9).ys[-1]
     work = {}
     for stepping in STEPPINGS:
         found = solve(stepping, grad=False)
@@ -134,8 +134,10 @@ def even(rounds: int) -> list[str]:
     lines = [
         "## Batches of equal difficulty",
         "",
-        "All samples are the same, so that both ways take the same steps: the difference is what "
-        "clocks of their own cost.",
+        (
+            "All samples are the same, so that both ways take the same steps: the difference is "
+            "what clocks of their own cost."
+        ),
         "",
         "| | per-sample, of joint stepping's time: forward (quartiles) | forward and backward |",
         "| --- | --- | --- |",
@@ -210,10 +212,12 @@ def ragged(rounds: int) -> list[str]:
     return [
         "## Output times of each sample",
         "",
-        f"{count} series with 5 to 200 output times each, {int(lengths.sum()):,} in all, take "
-        f"**{part:.2f}** ({low:.2f}-{high:.2f}) of the time of a batch with {each} each "
-        f"({times['rectangle'].median:.0f} ms). Solved one by one, 32 of the series answer with "
-        f"differences of at most {worst:.0e}, relative.",
+        (
+            f"{count} series with 5 to 200 output times each, {int(lengths.sum()):,} in all, take "
+            f"**{part:.2f}** ({low:.2f}-{high:.2f}) of the time of a batch with {each} each "
+            f"({times['rectangle'].median:.0f} ms). Solved one by one, 32 of the series answer "
+            f"with differences of at most {worst:.0e}, relative."
+        ),
         "",
     ]
 
@@ -239,8 +243,10 @@ def crowds(rounds: int) -> list[str]:
     lines = [
         "## When lanes at rest leave",
         "",
-        "Lanes whose samples are done are evaluated along until they are one in so many (the same "
-        "problem as above, forward).",
+        (
+            "Lanes whose samples are done are evaluated along until they are one in so many (the "
+            "same problem as above, forward)."
+        ),
         "",
         "| they leave when they are | evaluations × samples | ms, median |",
         "| --- | --- | --- |",
@@ -253,9 +259,11 @@ def page(rounds: int) -> str:
     head = [
         "# Per-sample stepping",
         "",
-        f"One thread, {rounds} interleaved rounds, medians. isocline {ic.__version__}, torch "
-        f"{torch.__version__}. Made by `make bench-per-sample`; the machine was shared with other "
-        "work: read the ratios, and their quartiles for the noise.",
+        (
+            f"One thread, {rounds} interleaved rounds, medians. isocline {ic.__version__}, torch "
+            f"{torch.__version__}. Made by `make bench-per-sample`; the machine was shared with "
+            "other work: read the ratios, and their quartiles for the noise."
+        ),
         "",
     ]
     parts = [oscillators(rounds), even(rounds), ragged(rounds), crowds(rounds)]
