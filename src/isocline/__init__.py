@@ -36,6 +36,7 @@ from .errors import StepUnderflowError as StepUnderflowError
 from .errors import UnsolvedStepError as UnsolvedStepError
 from .events import Event as Event
 from .events import Occurrence as Occurrence
+from .events import SampleEvents as SampleEvents
 from .problem import SaveAt as SaveAt
 from .samples import PerSample as PerSample
 from .solution import SampleCounts as SampleCounts

@@ -39,7 +39,7 @@ def bounces(height: Tensor, bounce: Any, gravity: Any) -> tuple[list[Tensor], Te
     last = torch.zeros_like(height)
     t, v = (2 * height / gravity).sqrt(), (2 * height * gravity).sqrt()
     times, x, up = [], height, torch.zeros_like(height)
-    while float(t) < SPAN:
+    while float(t.detach()) < SPAN:
         times.append(t)
         v = v * bounce
         last, x, up = t, torch.zeros_like(height), v
