@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..samples import LaneField, SamplePlan, SampleProblem
 
-__all__ = ["LaneTolerance", "Lanes"]
+__all__ = ["LaneTolerance", "Lanes", "stops_of"]
 
 
 @dataclass(slots=True)
@@ -68,6 +68,21 @@ class Lanes:
         """How many lanes are not at rest."""
         return len(self) - self.rest
 
+    def sizes(self, t0: Tensor) -> Tensor:
+        """Sizes of the lanes' times, to whose last place a step must reach; not that of 0.
+
+        Near t = 0 it goes in proportion to the span.
+        """
+        start, t = t0.index_select(0, self.samples), self.t.detach()
+        span = (self.t1.detach() - start).nan_to_num(posinf=0.0)
+        return torch.maximum(t.abs(), 1e-6 * span)
+
+    def progress(self, t0: Tensor) -> float:
+        """The part of its way that the last lane has behind it."""
+        start = t0.index_select(0, self.samples)
+        part = (self.t.detach() - start) / (self.t1.detach() - start)
+        return float(part.nan_to_num(1.0).amin())
+
     def put_to_rest(self, lanes: Tensor) -> None:
         """These lanes are done, by their positions."""
         resting = self.resting
@@ -91,6 +106,15 @@ class Lanes:
         self.field = self.field.of(stay)
         self.resting, self.rest = None, 0
         return stay
+
+
+def stops_of(stops: tuple[float, ...], problem: SampleProblem) -> Tensor | None:
+    """Times at which steps end exactly, by each sample's clock, shape (batch, stops)."""
+    if not stops:
+        return None
+    times = torch.tensor(stops, dtype=torch.float64, device=problem.y0.device)
+    signs = problem.field.signs
+    return times.expand(problem.field.batch, -1) if signs is None else signs.unsqueeze(1) * times
 
 
 class LaneTolerance:

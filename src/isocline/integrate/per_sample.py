@@ -18,7 +18,7 @@ from ..samples import SamplePlan, SampleProblem
 from ..solution import Status
 from ..solvers.lanes import LaneStep, lane_stepper
 from .lane_events import Cut, LaneWatch
-from .lanes import Lanes, LaneTolerance
+from .lanes import Lanes, LaneTolerance, stops_of
 from .ragged import RaggedSaver, states_of
 from .rounds import CODES, LaneRecorder, Round, SampleOutcome, Spread
 
@@ -82,7 +82,7 @@ class _Loop:
         self.common = 0  # evaluations so far in which all lanes took part
         ends = torch.stack([problem.t0.abs(), problem.t1.abs()])
         self.coarsest = _ULPS * _EPS * float(ends.max())  # infinite where an event is to end it
-        self.stops = self._stops()
+        self.stops = stops_of(self.controller.stops, problem)
         self.watch: LaneWatch | None = None
         if plan.events:
             self.watch = LaneWatch(plan.events, self.lanes, rated=recorder is not None)
@@ -103,15 +103,6 @@ class _Loop:
             self._round()
         found.filled = saver.filled
         return found
-
-    def _stops(self) -> Tensor | None:
-        """Times at which steps end exactly, by the clocks, shape (batch, stops)."""
-        stops = self.controller.stops
-        if not stops:
-            return None
-        times = torch.tensor(stops, dtype=torch.float64, device=self.problem.y0.device)
-        signs = self.problem.field.signs
-        return times.expand(len(self.lanes), -1) if signs is None else signs.unsqueeze(1) * times
 
     def _working(self) -> Tensor:
         """Positions of the lanes that are not at rest."""
@@ -335,7 +326,7 @@ class _Loop:
         elif shortest < self.coarsest or shortest <= self.controller.min_step:
             failed = self._underflow(h, ratio, accept)
         if self.plan.on_step is not None:
-            self.plan.on_step(self._progress())
+            self.plan.on_step(lanes.progress(self.problem.t0))
         if failed or lanes.rest * _CROWD >= len(lanes):
             self._leave()
 
@@ -346,7 +337,7 @@ class _Loop:
         """
         lanes = self.lanes
         ahead = lanes.t1.detach() - lanes.t.detach() > lanes.h * (1.0 + _STRETCH)
-        short = lanes.h < self._shortest()
+        short = lanes.h < _ULPS * _EPS * lanes.sizes(self.problem.t0)
         if accept is None:
             return self._stop(short & ahead, ratio)
         least = h <= self.controller.min_step
@@ -364,14 +355,6 @@ class _Loop:
             if bool(which.any()):
                 self._fail(stopped[which], status)
         return True
-
-    def _shortest(self) -> Tensor:
-        """The least length that moves each lane's time; near t = 0 in proportion to the span."""
-        lanes = self.lanes
-        t0 = self.problem.t0.index_select(0, lanes.samples)
-        span = (lanes.t1.detach() - t0).nan_to_num(posinf=0.0)
-        size = torch.maximum(lanes.t.detach().abs(), 1e-6 * span)
-        return (_ULPS * _EPS) * size
 
     def _fail(self, lanes: Tensor, status: Status) -> None:
         """These lanes stop here, for this reason."""
@@ -409,10 +392,3 @@ class _Loop:
             self.watch.keep(stay)
         if self.recorder is not None:
             self.recorder.left(stay)
-
-    def _progress(self) -> float:
-        """The part of its way that the last lane has behind it."""
-        lanes = self.lanes
-        t0 = self.problem.t0.index_select(0, lanes.samples)
-        part = (lanes.t.detach() - t0) / (lanes.t1.detach() - t0)
-        return float(part.nan_to_num(1.0).amin())
