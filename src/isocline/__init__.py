@@ -36,7 +36,10 @@ from .errors import StepUnderflowError as StepUnderflowError
 from .errors import UnsolvedStepError as UnsolvedStepError
 from .events import Event as Event
 from .events import Occurrence as Occurrence
+from .events import SampleEvents as SampleEvents
 from .problem import SaveAt as SaveAt
+from .samples import PerSample as PerSample
+from .solution import SampleCounts as SampleCounts
 from .solution import Solution as Solution
 from .solution import Statistics as Statistics
 from .solution import Status as Status

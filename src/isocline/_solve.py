@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ._solve_samples import Settings, solve_samples
 from .adjoints import Adjoint, Backsolve, Checkpointed
 from .adjoints.base import Trajectory
 from .answer import failure, reducing, unpacked
@@ -23,6 +24,7 @@ from .events import Event, Occurrence, check_events
 from .integrate import Outcome, integrate, stand_still
 from .problem import Autocast, PackedField, Plan, Problem, SaveAt, TimeTensors, autocast_off
 from .progress import progress_bar
+from .samples import without_marks
 from .segments import solve_in_segments
 from .solution import Solution, Statistics, Status
 from .solvers.base import Solver
@@ -36,6 +38,7 @@ from .validate import (
     check_max_steps,
     check_solver,
     check_step,
+    check_stepping,
     check_time,
     check_tolerance,
     check_ts,
@@ -59,6 +62,7 @@ def solve(
     dt0: float | None = None,
     save: SaveAt | None = None,
     adjoint: Adjoint | None = None,
+    stepping: Literal["joint", "per_sample"] = "joint",
     event: Event | Callable[..., Tensor] | Sequence[Any] | None = None,
     norm: str | Callable[[State], Tensor] | None = None,
     max_steps: int = 16**4,
@@ -90,6 +94,10 @@ def solve(
         save: what to keep; by default the state at t1.
         adjoint: how to differentiate; by default `Checkpointed()`, exact and lean, and
             `Backsolve()` for a black box, for which there is no other way.
+        stepping: "joint", in which the batch shares its steps, or "per_sample", in which each
+            sample has a time, steps and a status of its own: then t has the shape (batch,) in the
+            field, t0, t1 and `save.ts` may have that axis too, and arguments with an entry for each
+            sample are marked `PerSample`.
         event: an `Event`, or several, to look for along the way; a bare condition
             `(t, y, *args) -> Tensor` ends the solve where it passes through zero.
         norm: of the error over tolerance: None or "max_rms" (the largest of the samples' RMS),
@@ -113,12 +121,34 @@ def solve(
     if not callable(field):
         raise InputTypeError("field", type(field).__name__, "a callable field(t, y, *args)")
     asked = None
-    if compile and not args and event is None and not progress:
-        settings = (solver, rtol, atol, controller, dt0, adjoint, norm, max_steps)
-        asked, found = _recalled(field, y0, t0, t1, save, settings, throw)
+    if compile and not args and event is None and not progress and stepping == "joint":
+        known = (solver, rtol, atol, controller, dt0, adjoint, norm, max_steps)
+        asked, found = _recalled(field, y0, t0, t1, save, known, throw)
         if found is not None:
             return found
     save = _check_save(save)
+    if check_stepping(stepping) == "per_sample":
+        solver = check_solver(solver)
+        settings = Settings(
+            args=_check_args(args),
+            solver=solver,
+            rtol=rtol,
+            atol=atol,
+            controller=controller,
+            dt0=dt0,
+            save=save,
+            adjoint=_check_adjoint(adjoint, solver),
+            event=event,
+            norm=norm,
+            max_steps=max_steps,
+            compile=compile,
+            progress=progress,
+            throw=throw,
+        )
+        return solve_samples(field, y0, t0, t1, settings)
+    if save.lengths is not None:
+        expected = 'None: with stepping="joint" all samples share `ts`'
+        raise InputError("save.lengths", "a value", expected)
     packing = Packing.of(y0)
     check_finite_state(y0)
     events = check_events(event)
@@ -139,7 +169,8 @@ def solve(
         ts=check_ts(save.ts, start, end),
         max_steps=check_max_steps(max_steps),
     )
-    packed = PackedField(field, packing, _check_args(args), Autocast.ambient(packing.device))
+    arguments = without_marks(_check_args(args))
+    packed = PackedField(field, packing, arguments, Autocast.ambient(packing.device))
     with autocast_off(packing.device), progress_bar(progress, start, end) as on_step:
         problem = Problem(
             packed,
@@ -274,9 +305,7 @@ def _way_to_explain(
     return explanation
 
 
-def _time_tensors(
-    t0: float | Tensor, t1: float | Tensor, ts: Tensor | Sequence[float] | None
-) -> TimeTensors | None:
+def _time_tensors(t0: float | Tensor, t1: float | Tensor, ts: Any) -> TimeTensors | None:
     """All times as tensors on the host if any of them records a gradient."""
     given = [time for time in (t0, t1, ts) if isinstance(time, Tensor)]
     if not any(map(tracked, given)):

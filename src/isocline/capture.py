@@ -19,25 +19,40 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from .errors import GradientError
+from .events import Event
 from .holdings import handed, held, tensors_of, visited
-from .problem import PackedField
 from .sharding import is_shard, refusing_shards
 from .solvers.base import Solver
 from .solvers.wrapped import proper
 from .written import Writes, as_they_are
 
-__all__ = ["Captured", "Guard", "capture", "operations_so_far"]
+__all__ = ["Captured", "Guard", "capture", "operations_so_far", "with_tensors_of"]
 
 
 Edge = tuple[Node | None, int]
 """An operation in autograd's graph, and which of its results."""
+
+
+class Watched(Protocol):
+    """A field as it is watched: `PackedField`, or the field of per-sample stepping."""
+
+    @property
+    def func(self) -> Any:
+        """The user's function."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """What it is handed besides t and y."""
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        """Its value at the time `t` and the packed state `y`, of the shape of `y`."""
 
 
 class Captured(NamedTuple):
@@ -58,7 +73,7 @@ class Captured(NamedTuple):
     written: tuple[Tensor, ...] = ()
 
 
-def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = None) -> Captured:
+def capture(field: Watched, t: Tensor, y: Tensor, solver: Solver | None = None) -> Captured:
     """Watch one evaluation of `field` at the 0-d time `t` and the packed state `y`, shape (N,).
 
     Tensors that `solver` holds, trainable coefficients, count as used.
@@ -106,8 +121,21 @@ def capture(field: PackedField, t: Tensor, y: Tensor, solver: Solver | None = No
     return told
 
 
+def with_tensors_of(captured: Captured, events: Sequence[Event]) -> Captured:
+    """What was captured, with what conditions and handlers of events hold besides."""
+    known = set(map(id, captured.tensors))
+    more = {
+        id(tensor): tensor
+        for event in events
+        for tensor in held((event.condition, event.handler))
+        if tensor.requires_grad and id(tensor) not in known
+    }
+    tensors = (*captured.tensors, *more.values())
+    return captured._replace(tensors=tensors, used=(*captured.used, *(True for _ in more)))
+
+
 def _check_repeatable(
-    field: PackedField, t: Tensor, y: Tensor, first: Tensor, written: Sequence[Tensor]
+    field: Watched, t: Tensor, y: Tensor, first: Tensor, written: Sequence[Tensor]
 ) -> None:
     """Refuse a field that answers otherwise when it is asked the same again.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .errors import InputError, InputTypeError
 from .state import State, tree_describe
 
-__all__ = ["Event", "Occurrence", "PackedEvent", "check_events", "check_values"]
+__all__ = ["Event", "Occurrence", "PackedEvent", "SampleEvents", "check_events", "check_values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,27 @@ class Occurrence:
 
     event: int
     element: int
+    t: Tensor
+    y: State
+
+
+@dataclass(frozen=True, slots=True)
+class SampleEvents:
+    """The events of a solve in which each sample had its own steps: one row each.
+
+    They are sorted by sample, and by the order of its solve.
+
+    Attributes:
+        samples: whose they are, shape (events,).
+        events: indices among the events given to `solve`, shape (events,).
+        elements: which elements of the conditions passed through zero, of those of one sample.
+        t: when, shape (events,), float64. It carries a gradient, as in `Occurrence`.
+        y: the states there, before the handlers, structured like y0.
+    """
+
+    samples: Tensor
+    events: Tensor
+    elements: Tensor
     t: Tensor
     y: State
 

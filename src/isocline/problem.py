@@ -31,7 +31,10 @@ class SaveAt:
         t1: keep the final state. The default, unless `ts`, `steps` or `dense` is given.
         ts: times at which to keep the state, in the order of the solve (falling when t1 < t0)
             and within it; a sequence of numbers or a tensor of shape (T,), which may require
-            grad. Output between steps comes from the method's own interpolant.
+            grad. Output between steps comes from the method's own interpolant. With per-sample
+            stepping each sample may have its own: a matrix of shape (batch, T), padded at the end
+            of rows, or a sequence of one vector for each sample.
+        lengths: how many times of a padded matrix `ts` count, for each sample.
         steps: keep the state after every accepted step (the last of them is t1).
         dense: keep the continuous solution; the `Solution` can then be called.
         fn: `fn(t, y)` is kept in place of y: a tensor or a structure of tensors, of one shape
@@ -40,7 +43,8 @@ class SaveAt:
 
     t0: bool = False
     t1: bool | None = None
-    ts: Tensor | Sequence[float] | None = None
+    ts: Tensor | Sequence[float] | Sequence[Tensor] | None = None
+    lengths: Tensor | Sequence[int] | None = None
     steps: bool = False
     dense: bool = False
     fn: Callable[[Tensor, State], State] | None = None

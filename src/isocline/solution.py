@@ -17,14 +17,14 @@ from .errors import (
     StepUnderflowError,
     UnsolvedStepError,
 )
-from .events import Occurrence
+from .events import Occurrence, SampleEvents
 from .state import State
 
 if TYPE_CHECKING:
     from .diagnosis import Explanation
     from .integrate.dense import DenseOutput
 
-__all__ = ["ERRORS", "Solution", "Statistics", "Status"]
+__all__ = ["ERRORS", "SampleCounts", "Solution", "Statistics", "Status"]
 
 
 class Status(Enum):
@@ -59,6 +59,20 @@ ERRORS: dict[Status, type[SolveError]] = {
 """The error that a failed solve raises, by status."""
 
 
+@dataclass(frozen=True, slots=True)
+class SampleCounts:
+    """Counts of each sample, where each stepped at its own pace.
+
+    Attributes:
+        steps_accepted, steps_rejected: shape (batch,), int64.
+        nfe: evaluations of the field in which the sample took part, forward.
+    """
+
+    steps_accepted: Tensor
+    steps_rejected: Tensor
+    nfe: Tensor
+
+
 @dataclass(slots=True)
 class Statistics:
     """Counts of one solve. The backward fields are filled in when `backward()` runs.
@@ -69,6 +83,11 @@ class Statistics:
     An implicit solver forms Jacobians from evaluations, which count as such too: `jacobians` says
     how many blocks of stages it did that for, `linear_solves` how many systems it solved with
     them, both in the forward pass.
+
+    Under per-sample stepping `samples` has the counts of each sample, of which the numbers of steps
+    are the sums, while `nfe_forward` counts calls of the field, whichever number of samples they
+    are about. `evaluated_samples` is that number summed over the calls of the forward pass: with
+    joint stepping `nfe_forward` times the batch.
     """
 
     nfe_forward: int = 0
@@ -79,6 +98,8 @@ class Statistics:
     linear_solves: int = 0
     wall_time: float = 0.0
     wall_time_backward: float = 0.0
+    evaluated_samples: int = 0
+    samples: SampleCounts | None = None
 
     @property
     def nfe(self) -> int:
@@ -101,6 +122,12 @@ class Solution:
         events: the events that took place, in order of time.
         failed_samples: indices of the samples at fault, where the failure can be laid to some.
         dense: the continuous solution, with `SaveAt(dense=True)`; call the solution itself.
+        statuses: with per-sample stepping, how each sample ended; `status` is that of the first
+            that failed. Then `ts` has the shape (T, batch), with the times of each sample.
+        t_ends: the time that each sample reached, shape (batch,).
+        lengths: how many saved states each sample has, shape (batch,). Beyond them `ys` is 0, and
+            `ts` stands at the last one's time.
+        sample_events: the events of all samples, with per-sample stepping; None without any.
         again: takes the solve again under observation, for `explain`.
     """
 
@@ -112,6 +139,10 @@ class Solution:
     failed_samples: tuple[int, ...] = ()
     events: tuple[Occurrence, ...] = ()
     dense: DenseOutput | None = field(default=None, repr=False)
+    statuses: tuple[Status, ...] = ()
+    t_ends: Tensor | None = None
+    lengths: Tensor | None = None
+    sample_events: SampleEvents | None = None
     again: Callable[[], Explanation] | None = field(default=None, repr=False, compare=False)
 
     def __call__(self, t: Tensor | float) -> State:
@@ -146,7 +177,7 @@ class Solution:
         if self.again is None:
             raise InputError(
                 "explain",
-                "a solution that was pickled, or of a black box, or of a transform",
+                "a solution that was pickled, of a black box, a transform, or per-sample stepping",
                 "one whose steps can be taken again",
             )
         return self.again()

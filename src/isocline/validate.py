@@ -6,7 +6,7 @@ Each failure names the argument, what was given, and what is expected.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ __all__ = [
     "check_max_steps",
     "check_solver",
     "check_step",
+    "check_stepping",
     "check_time",
     "check_tolerance",
     "check_ts",
@@ -67,7 +68,7 @@ def check_time(name: str, t: Any, *, infinite: bool = False) -> float:
     return value
 
 
-def check_ts(ts: Tensor | Sequence[float] | None, t0: float, t1: float) -> tuple[float, ...]:
+def check_ts(ts: Any, t0: float, t1: float) -> tuple[float, ...]:
     """Output times as floats, in the order of the solve and within its span."""
     if ts is None:
         return ()
@@ -236,6 +237,13 @@ def check_step(dt0: Any, t0: float, t1: float) -> float | None:
             "dt0", str(value), "a positive length (or, where t1 < t0, a negative step)"
         )
     return abs(value)
+
+
+def check_stepping(stepping: Any) -> str:
+    """How the batch steps, "joint" or "per_sample"."""
+    if stepping not in ("joint", "per_sample"):
+        raise InputError("stepping", repr(stepping), '"joint" or "per_sample"')
+    return str(stepping)
 
 
 def check_max_steps(max_steps: Any) -> int:

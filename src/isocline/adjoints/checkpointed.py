@@ -11,16 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..capture import Captured, capture
+from ..apart import check_apart
+from ..capture import Captured, capture, with_tensors_of
 from ..errors import InputError
 from ..problem import Plan, Problem
+from ..samples import SamplePlan, SampleProblem
 from ..solution import Statistics
 from ..solvers.complete import CompleteSolver
 from ..transforms import active
 from .base import Trajectory, is_wanted, tensors_of_times
 from .direct import recorded
+from .lane_replay import LaneReplay
 from .replay import Replay
 from .replayed import replayed
+from .replayed_lanes import replayed_lanes
+from .samples import SampleTrajectory
 from .starts import Kept
 
 __all__ = ["Checkpointed"]
@@ -73,6 +78,26 @@ class Checkpointed:
         starts = Kept(budget=self.state_budget) if self.slots == "auto" else Kept(self.slots)
         return replayed(Replay(problem, plan, starts, keep, stats), problem, captured)
 
+    def run_samples(
+        self, problem: SampleProblem, plan: SamplePlan, stats: Statistics
+    ) -> SampleTrajectory:
+        """The same for samples with steps of their own; a slot keeps the states of one round."""
+        field = problem.field
+        captured = capture(field, problem.t0.to(problem.y0.real.dtype), problem.y0, plan.solver)
+        assert captured.value is not None
+        check_apart(field, problem.t0, problem.y0, captured.value)
+        problem = replace(problem, f0=captured.value)
+        captured = with_tensors_of(captured, plan.events)
+        every = [problem.y0, *(problem.times or ()), *captured.tensors]
+        # A step that an event cuts is taken again: its interpolant belongs to its graph.
+        keep = self._graphs_to_keep(captured, plan) if is_wanted(every) and not plan.events else 0
+        automatic = self.slots == "auto"
+        slots = self.slots if isinstance(self.slots, int) else None
+        budget = self.state_budget if automatic else None
+        return replayed_lanes(
+            LaneReplay(problem, plan, slots, budget, keep, stats), problem, captured
+        )
+
     def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
         """Estimated bytes kept: states, and graphs as far as the budget goes."""
         if isinstance(self.slots, int):
@@ -83,7 +108,7 @@ class Checkpointed:
             states = min(states, max(1, self.state_budget // max(1, state)))
         return graphs * step + states * state, 0 if graphs == steps else step
 
-    def _graphs_to_keep(self, captured: Captured, plan: Plan) -> int:
+    def _graphs_to_keep(self, captured: Captured, plan: Plan | SamplePlan) -> int:
         """How many steps' graphs fit the budget."""
         value = captured.value
         if isinstance(self.slots, int) or value is None:

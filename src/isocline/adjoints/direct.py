@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
+from ..apart import check_apart
 from ..errors import GradientError, InputError
-from ..integrate import Clock, integrate
+from ..integrate import Clock, integrate, integrate_samples
 from ..problem import Plan, Problem
+from ..samples import SamplePlan, SampleProblem
 from ..solution import Statistics
 from ..solvers.external import Boxed
 from ..transforms import differentiating, mapped, unwrapped
 from .base import Trajectory, stacked
+from .samples import SampleTrajectory
 
 __all__ = ["Direct", "recorded", "unrecorded"]
 
@@ -71,6 +74,16 @@ class Direct:
     def run(self, problem: Problem, plan: Plan, stats: Statistics) -> Trajectory:
         """Integrate in grad mode; autograd does the rest."""
         return recorded(problem, plan)
+
+    def run_samples(
+        self, problem: SampleProblem, plan: SamplePlan, stats: Statistics
+    ) -> SampleTrajectory:
+        """Integrate each sample in grad mode."""
+        with torch.no_grad():
+            slopes = problem.field(problem.t0.to(problem.y0.real.dtype), problem.y0)
+            check_apart(problem.field, problem.t0, problem.y0, slopes)
+        outcome = integrate_samples(problem, plan)
+        return SampleTrajectory(outcome, torch.cat(outcome.rows) if outcome.rows else None)
 
     def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
         """Estimated bytes kept: the graph of every step."""

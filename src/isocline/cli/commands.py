@@ -152,15 +152,22 @@ def predict(run: Positional[Path], options: OmitArgPrefixes[PredictConfig]) -> N
 
 @_app.command
 def evaluate(run: Positional[Path], options: OmitArgPrefixes[EvaluateConfig]) -> None:
-    """Measure a trained ODE-Net over a range of tolerances: the paper's Figure 3.
+    """Measure a trained ODE-Net over tolerances (the paper's Figure 3), or image by image.
 
     Args:
         run: Folder of the run.
         options: What to measure.
     """
     from ..train.odenet.evaluate import evaluate_run
+    from ..train.odenet.per_input import evaluate_per_input
 
     console = Console()
+    if options.per_input:
+        with console.status("solving image by image"):
+            result = evaluate_per_input(run, options)
+        console.print(summary_table(result.summary(), title="evaluations per image"))
+        console.print(f"figure: {run / 'per_input.png'}", soft_wrap=True)
+        return
     with console.status("solving for reference") as status:
         points = evaluate_run(
             run,

@@ -74,7 +74,7 @@ def question(
         return None
     times: tuple[Any, ...] = ()
     if save is not None:
-        if type(save) is not SaveAt or save.fn is not None:
+        if type(save) is not SaveAt or save.fn is not None or save.lengths is not None:
             return None
         ts = save.ts
         if isinstance(ts, Tensor):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .roots import dip
 
-__all__ = ["NODES", "Point", "suspects", "with_turns"]
+__all__ = ["NODES", "Point", "fine", "suspects", "with_turns"]
 
 NODES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Where in a step conditions are looked at."""
@@ -29,9 +29,9 @@ def suspects(table: Tensor) -> list[int]:
     """Which columns of `table`, values at `NODES`, may pass through zero."""
     signs = table.sign()
     change = (signs[1:] != signs[:-1]).any(0)
-    fine = _fine(table) * signs[0]
-    inner = fine[1:-1]
-    low = (inner <= fine[:-2]) & (inner <= fine[2:]) & (inner < _NEAR * table.abs().amax(0))
+    smooth = fine(table) * signs[0]
+    inner = smooth[1:-1]
+    low = (inner <= smooth[:-2]) & (inner <= smooth[2:]) & (inner < _NEAR * table.abs().amax(0))
     found: list[int] = (change | low.any(0)).nonzero().flatten().tolist()
     return found
 
@@ -70,13 +70,13 @@ def with_turns(at: Callable[[float], float], points: list[Point]) -> list[Point]
 
 def _turns(values: Tensor) -> list[float]:
     """Where the polynomial through values at `NODES` has a minimum or a maximum, roughly."""
-    fine = _fine(values)
-    left, right = fine[:-2] - fine[1:-1], fine[2:] - fine[1:-1]
+    smooth = fine(values)
+    left, right = smooth[:-2] - smooth[1:-1], smooth[2:] - smooth[1:-1]
     turns = (left * right >= 0.0) & ((left != 0.0) | (right != 0.0))
     return [index / _FINE for index in turns.nonzero().flatten().tolist()]
 
 
-def _fine(values: Tensor) -> Tensor:
+def fine(values: Tensor) -> Tensor:
     """The polynomial through values at `NODES`, from one part before the step to one after it."""
     return _INTERPOLATION @ values
 

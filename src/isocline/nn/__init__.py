@@ -67,3 +67,4 @@ from .series import RecurrentEncoder as RecurrentEncoder
 from .series import RecurrentForecaster as RecurrentForecaster
 from .series import SeriesClassifier as SeriesClassifier
 from .series import kl_annealing as kl_annealing
+from .time import time_like as time_like

@@ -13,7 +13,7 @@ from ..controllers import Controller
 from ..errors import InputError
 from ..solvers import BlackBox, Solver
 from ..state import State
-from .solving import SolvingModule, as_state
+from .solving import SolvingModule, Stepping, as_state
 
 __all__ = ["Augment", "ODEBlock"]
 
@@ -58,7 +58,8 @@ class ODEBlock(SolvingModule):
     float32: its small increments would be lost in 8 bits of mantissa.
 
     Args:
-        field: ``field(t, y) -> dy/dt``, with `t` a 0-d tensor; its parameters become the block's.
+        field: ``field(t, y) -> dy/dt``, with `t` a 0-d tensor, or of shape ``(batch,)`` under
+            per-sample stepping; its parameters become the block's.
         t1: Time of the output.
         t0: Time of the input.
         solver: Name of a solver, or a solver, or a black box.
@@ -73,6 +74,8 @@ class ODEBlock(SolvingModule):
         augment: Append zero channels before the solve. The output keeps them, so that
             it has ``extra`` channels more than the input, and the field must be of that size.
         max_steps: Steps after which the solve fails.
+        stepping: "joint", or "per_sample": each sample of the batch takes as many steps as it
+            needs itself; ``block.stats.samples`` has their numbers.
         compile: Run steps as compiled code (the attribute `compiled`).
 
     Shape:
@@ -97,6 +100,7 @@ class ODEBlock(SolvingModule):
         norm: str | Callable[[State], Tensor] | None = None,
         augment: Augment | None = None,
         max_steps: int = 16**4,
+        stepping: Stepping = "joint",
         compile: bool = False,
     ) -> None:
         super().__init__(
@@ -108,6 +112,7 @@ class ODEBlock(SolvingModule):
             controller=controller,
             norm=norm,
             max_steps=max_steps,
+            stepping=stepping,
             compile=compile,
         )
         self.field = field

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,9 @@ from ..solution import Solution, Statistics
 from ..solvers import BlackBox, Solver
 from ..state import State
 
-__all__ = ["SolvingModule", "as_state"]
+__all__ = ["SolvingModule", "Stepping", "as_state"]
+
+Stepping = Literal["joint", "per_sample"]
 
 
 class SolvingModule(nn.Module):
@@ -34,6 +36,7 @@ class SolvingModule(nn.Module):
         norm: Of the error, as for `solve`: ``None`` keeps the tolerance for each sample, "rms" on
             the average of the batch, in fewer steps.
         max_steps: Steps after which the solve fails.
+        stepping: "joint", or "per_sample": each sample at its own pace; see `solve`.
         compile: Whether to run steps as compiled code. The attribute is `compiled`, for `compile`
             is a method of every module.
     """
@@ -49,6 +52,7 @@ class SolvingModule(nn.Module):
         controller: Controller | None = None,
         norm: str | Callable[[State], Tensor] | None = None,
         max_steps: int = 16**4,
+        stepping: Stepping = "joint",
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -60,6 +64,7 @@ class SolvingModule(nn.Module):
         self.controller = controller
         self.norm = norm
         self.max_steps = max_steps
+        self.stepping = stepping
         self.compiled = compile
         self._solves: list[Statistics] = []
 
@@ -68,8 +73,8 @@ class SolvingModule(nn.Module):
         self,
         field: Callable[..., State],
         y0: State,
-        t0: float,
-        t1: float,
+        t0: float | Tensor,
+        t1: float | Tensor,
         *,
         args: tuple[Any, ...] = (),
         save: SaveAt | None = None,
@@ -89,6 +94,7 @@ class SolvingModule(nn.Module):
             "controller": self.controller,
             "norm": self.norm,
             "max_steps": self.max_steps,
+            "stepping": self.stepping,
             "compile": self.compiled,
         }
         solution = solve(field, y0, t0, t1, args=args, save=save, **(settings | changed))
@@ -127,7 +133,8 @@ class SolvingModule(nn.Module):
         return {**self.__dict__, "_solves": []}
 
     def _describe_solve(self) -> str:
-        return f"solver={self.solver!r}, rtol={self.rtol:g}, atol={self.atol:g}"
+        described = f"solver={self.solver!r}, rtol={self.rtol:g}, atol={self.atol:g}"
+        return described if self.stepping == "joint" else f"{described}, {self.stepping}"
 
 
 def as_state(x: Tensor) -> Tensor:

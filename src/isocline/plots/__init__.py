@@ -13,6 +13,7 @@ from .flows import plot_divergence as plot_divergence
 from .flows import plot_likelihood as plot_likelihood
 from .flows import plot_samples as plot_samples
 from .flows import plot_trajectories as plot_trajectories
+from .per_input import plot_per_input as plot_per_input
 from .series_events import plot_intensity as plot_intensity
 from .series_figures import plot_plane_series as plot_plane_series
 from .series_figures import plot_series as plot_series

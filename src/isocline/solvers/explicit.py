@@ -21,7 +21,15 @@ from ..transforms import active
 from .base import DensePiece, Field, Memory, Step, Time
 from .tableau import CENTRE, Tableau, centred
 
-__all__ = ["ExplicitRungeKutta", "ExplicitStepper", "StageTimes", "explicit"]
+__all__ = [
+    "Coefficients",
+    "ExplicitRungeKutta",
+    "ExplicitStepper",
+    "StageTimes",
+    "coefficients",
+    "explicit",
+    "hairers_two",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,7 @@ def hairers_two(fifth: Tensor, third: Tensor) -> Tensor:
     return torch.where(bottom > 0, square / bottom, bottom)
 
 
-class _Coefficients:
+class Coefficients:
     """A table as the steps need it, in one dtype on one device; made once per process.
 
     Attributes:
@@ -126,15 +134,16 @@ class _Coefficients:
         self.weights = torch.tensor([[float(x) for x in row] for row in rows], dtype=torch.float64)
 
 
-_KNOWN: dict[tuple[int, torch.dtype, torch.device], tuple[Tableau, _Coefficients]] = {}
+_KNOWN: dict[tuple[int, torch.dtype, torch.device], tuple[Tableau, Coefficients]] = {}
 """Coefficients by table, dtype and device. A table is kept with them, so its id stays its own."""
 
 
-def _coefficients(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> _Coefficients:
+def coefficients(tableau: Tableau, dtype: torch.dtype, device: torch.device) -> Coefficients:
+    """A table as the steps need it, made once in a process."""
     key = (id(tableau), dtype, device)
     if key not in _KNOWN:
         with torch.inference_mode(False):  # what is kept must serve solves outside of it too
-            _KNOWN[key] = (tableau, _Coefficients(tableau, dtype, device))
+            _KNOWN[key] = (tableau, Coefficients(tableau, dtype, device))
     return _KNOWN[key][1]
 
 
@@ -144,7 +153,7 @@ class ExplicitStepper:
     def __init__(self, tableau: Tableau, field: Field, packing: Packing) -> None:
         self.field = field
         self.tableau = tableau
-        self.table = _coefficients(tableau, packing.dtype, packing.device)
+        self.table = coefficients(tableau, packing.dtype, packing.device)
         self.time_dtype = packing.time_dtype
         self.device = packing.device
         self.combine = hairers_two if len(tableau.error) > 1 else None
@@ -312,7 +321,7 @@ class _Stacked:
 class _Scratch:
     """Stages without a graph, in a buffer made once per solve together with the views into it."""
 
-    def __init__(self, table: _Coefficients, like: Tensor) -> None:
+    def __init__(self, table: Coefficients, like: Tensor) -> None:
         stages = len(table.rows)
         self.count = 0
         self._slopes = like.new_zeros(stages, like.numel())

@@ -14,10 +14,11 @@ from ...adjoints import Adjoint
 from ...controllers import Controller
 from ...errors import InputError, InputTypeError
 from ...problem import SaveAt
+from ...samples import PerSample
 from ...solvers import BlackBox, Solver
 from ...state import State
 from ...validate import check_time
-from ..solving import SolvingModule, as_state
+from ..solving import SolvingModule, Stepping, as_state
 from .base import Base, StandardNormal, base_of
 from .distributions import FlowDistribution, FlowTransform
 from .divergences import ClosedForm, Divergence, ExactDivergence, FlowField
@@ -70,7 +71,7 @@ class CNF(SolvingModule):
         t1: Time of the data.
         null_context: What stands for no context in classifier-free guidance, broadcast against
             the contexts. Default: zeros.
-        solver, rtol, atol, adjoint, dt0, controller, norm, max_steps: As for `ODEBlock`.
+        solver, rtol, atol, adjoint, dt0, controller, norm, max_steps, stepping: As for `ODEBlock`.
 
     Shape:
         x, z: ``(..., *shape)``; context: ``(..., features)``, broadcast against them.
@@ -102,6 +103,7 @@ class CNF(SolvingModule):
         controller: Controller | None = None,
         norm: str | Callable[[State], Tensor] | None = None,
         max_steps: int = 16**4,
+        stepping: Stepping = "joint",
     ) -> None:
         super().__init__(
             solver=solver,
@@ -112,6 +114,7 @@ class CNF(SolvingModule):
             controller=controller,
             norm=norm,
             max_steps=max_steps,
+            stepping=stepping,
         )
         self.shape = _size("shape", shape, least=1)
         self.field = field
@@ -311,7 +314,9 @@ class CNF(SolvingModule):
             divergence = ExactDivergence() if need_norm(regularizers) else self.exact
         dynamics = Dynamics(self.field, divergence, regularizers)
         noise = divergence.noise(flat)
-        states = self._solve(dynamics, dynamics.start(flat), start, end, args=(noise, *contexts)).ys
+        states = self._solve(
+            dynamics, dynamics.start(flat), start, end, args=(PerSample(noise, axis=1), *contexts)
+        ).ys
         value, log_det, *integrals = (state[-1] for state in states)
         # Against the direction of time a growing penalty's integral comes out negative.
         penalty = torch.zeros_like(log_det)
@@ -332,7 +337,7 @@ class CNF(SolvingModule):
 
     def _flattened(
         self, x: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, ...], Size]:
+    ) -> tuple[Tensor, tuple[PerSample, ...], Size]:
         """States and contexts with one batch axis, and what that axis stands for."""
         if not isinstance(x, Tensor):
             raise InputTypeError("x", type(x).__name__, "a tensor")
@@ -355,9 +360,9 @@ class CNF(SolvingModule):
             given = f"shape {tuple(context.shape)} for states of batch shape {tuple(batch)}"
             raise InputError("context", given, "shape (..., features) that broadcasts") from error
         flat = as_state(x.expand(batch + self.shape).reshape(-1, *self.shape))
-        return flat, (spread.reshape(-1, context.shape[-1]),), batch
+        return flat, (PerSample(spread.reshape(-1, context.shape[-1])),), batch
 
-    def _guided(self, contexts: tuple[Tensor, ...], guidance: Any) -> FlowField:
+    def _guided(self, contexts: tuple[PerSample, ...], guidance: Any) -> FlowField:
         if guidance is None:
             return self.field
         if not isinstance(guidance, (int, float, Tensor)):

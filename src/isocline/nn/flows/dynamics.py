@@ -63,6 +63,7 @@ class Guided:
     def __call__(self, t: Tensor, z: Tensor, context: Tensor) -> Tensor:
         """Both contexts in one call of the field."""
         null = self.null.to(context).expand_as(context)
+        t = torch.cat([t, t]) if t.ndim else t
         both = self.field(t, torch.cat([z, z]), torch.cat([null, context]))
         without, given = both.chunk(2)
         return torch.lerp(without, given, self.scale)

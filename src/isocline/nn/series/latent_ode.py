@@ -37,7 +37,8 @@ class LatentODE(LatentPaths):
     `PoissonProcess`.
 
     A batch whose series have times of their own is solved once, over the union of the times, and
-    each series takes its own from the solution.
+    each series takes its own from the solution. With ``stepping="per_sample"`` each series is
+    solved at its own pace and to its own last time instead.
 
     Args:
         encoder: From an `IrregularBatch` and t0 to a posterior; see `RecurrentEncoder`.

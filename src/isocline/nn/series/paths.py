@@ -81,13 +81,18 @@ class LatentPaths(SolvingModule):
         return self.dynamics.events
 
     def paths(self, z0: Tensor, times: Tensor, valid: Tensor | None = None) -> Paths:
-        """Latent states at each series' times: one solve to each side of t0, for the union of all.
+        """Latent states at each series' times: one solve to each side of t0.
+
+        With joint stepping it goes through the union of all times; with per-sample stepping each
+        series goes through its own.
 
         Args:
             z0: ``(batch, samples, latent)``.
             times: ``(batch, times)``.
             valid: Which times count.
         """
+        if self.stepping == "per_sample":
+            return self._own_paths(z0, times, valid)
         batch, samples = z0.shape[:2]
         union = union_of(times, valid)
         start = self.dynamics.start(as_state(z0.flatten(0, 1)))
@@ -98,7 +103,6 @@ class LatentPaths(SolvingModule):
         for grid, backward in ((union.times[early], True), (union.times[~early], False)):
             if len(grid):
                 onward = grid.flip(0) if backward else grid
-                # The place of per-sample stepping, where each series has a clock of its own.
                 solution = self._solve(
                     self.dynamics,
                     start,
@@ -115,3 +119,37 @@ class LatentPaths(SolvingModule):
         )
         gathered = [union.gather(path.unflatten(1, (batch, samples))) for path in joined]
         return Paths(gathered[0], gathered[1] if len(gathered) > 1 else None)
+
+    def _own_paths(self, z0: Tensor, times: Tensor, valid: Tensor | None) -> Paths:
+        """The same, each series at its own pace and through its own times alone."""
+        batch, samples = z0.shape[:2]
+        known = times.double()
+        t0 = float(times.new_tensor(self.t0))  # rounded as the times are
+        if valid is not None:  # what does not count stands at t0, where it costs nothing
+            known = known.masked_fill(~valid, t0)
+        rising, order = known.sort(dim=1)
+        start = self.dynamics.start(as_state(z0.flatten(0, 1)))
+        self._forget_solves()
+        sides: list[tuple[Tensor, ...]] = []
+        for onward in (rising.clamp(min=t0), rising.clamp(max=t0).flip(1)):
+            rows = onward.repeat_interleave(samples, 0)
+            ends = rows[:, -1]
+            if not sides or bool((ends != t0).any()):
+                solution = self._solve(
+                    self.dynamics, start, t0, ends, save=SaveAt(ts=rows), continued=True
+                )
+                sides.append(solution.ys)
+        early = (rising < t0).repeat_interleave(samples, 0).t().unsqueeze(-1)
+        paths = list(sides[0])
+        if len(sides) > 1:
+            backward = (path.flip(0) for path in sides[1])
+            paths = [torch.where(early, b, f) for f, b in zip(paths, backward, strict=True)]
+        back = order.argsort(dim=1)
+        found = [_in_order(path.unflatten(1, (batch, samples)), back) for path in paths]
+        return Paths(found[0], found[1] if len(found) > 1 else None)
+
+
+def _in_order(path: Tensor, order: Tensor) -> Tensor:
+    """``(times, batch, samples, size)`` to ``(batch, times, samples, size)``, in this order."""
+    path = path.transpose(0, 1)
+    return path.gather(1, order[:, :, None, None].expand_as(path))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ...solvers import BLACK_BOXES
+from ...solvers import BLACK_BOXES, SOLVERS, ExplicitRungeKutta
 from ..config import (
     AdjointName,
     RunConfig,
@@ -16,7 +16,13 @@ from ..config import (
 )
 from ..errors import ConfigError
 
-__all__ = ["EvaluateConfig", "OdenetConfig", "OdenetSettings", "check_adjoint"]
+__all__ = [
+    "EvaluateConfig",
+    "OdenetConfig",
+    "OdenetSettings",
+    "check_adjoint",
+    "check_stepping",
+]
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"epochs": 20, "batch_size": 64, "optimizer": "adam", "schedule": "cosine"},
@@ -44,6 +50,8 @@ class OdenetSettings:
     """Name of the solver, see `isocline solvers`. Default: tsit5 (odenet), rk4 (rknet)."""
     tol: float = 1e-3
     """Tolerance of the adaptive solver, relative and absolute."""
+    stepping: Literal["joint", "per_sample"] = "joint"
+    """joint: a batch shares its steps; per_sample: each image takes as many as it needs."""
     rk_steps: int = 4
     """Steps of the rknet."""
     channels: int = 64
@@ -120,6 +128,7 @@ class OdenetConfig(RunConfig, OdenetSettings):
             odenet = self.model == "odenet"
             check_solver(str(self.solver), adaptive=odenet, black_boxes=odenet)
             check_adjoint(self.solver, self.adjoint)
+            check_stepping(self.stepping, str(self.solver), str(self.adjoint))
 
 
 def check_adjoint(solver: str | None, adjoint: str | None) -> None:
@@ -132,12 +141,33 @@ def check_adjoint(solver: str | None, adjoint: str | None) -> None:
         raise ConfigError(f"--solver {solver} goes with --adjoint backsolve, not {adjoint}")
 
 
+def check_stepping(stepping: str, solver: str, adjoint: str) -> None:
+    """See to it that solver and adjoint go with per-sample stepping.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if stepping == "joint":
+        return
+    if adjoint not in ("checkpointed", "direct"):
+        raise ConfigError(
+            f"--stepping per_sample goes with --adjoint checkpointed or direct, not {adjoint}"
+        )
+    if solver not in SOLVERS or not issubclass(SOLVERS[solver], ExplicitRungeKutta):
+        raise ConfigError(
+            f"--stepping per_sample goes with an explicit solver such as tsit5, not {solver}"
+        )
+
+
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Measure a trained ODE-Net over a range of tolerances: the paper's Figure 3."""
 
     tolerances: str = "1e0..1e-5"
     """Every power of ten between two ends, such as 1e0..1e-5, or a list such as 1e-1,1e-3."""
+    per_input: bool = False
+    """Instead of that, solve each test image at its own pace, at the run's tolerance: how many
+    evaluations each takes, and which images are the easiest and the hardest."""
     checkpoint: Literal["best", "last"] = "best"
     """Which weights to use."""
     solver: str | None = None

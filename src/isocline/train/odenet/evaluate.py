@@ -21,7 +21,7 @@ from ..errors import ConfigError
 from ..history import read_metrics
 from ..report import markdown_table, write_evaluation
 from ..rundir import RunDirectory
-from .config import EvaluateConfig, OdenetConfig, check_adjoint
+from .config import EvaluateConfig, OdenetConfig, check_adjoint, check_stepping
 from .data import load_splits
 from .measure import (
     measure_backsolve,
@@ -130,6 +130,11 @@ def _load_model(
         ode.solver, ode.dt0 = options.solver, None
     if options.adjoint is not None:
         ode.adjoint = make_adjoint(options.adjoint)
+    check_stepping(
+        config.stepping,
+        str(options.solver or config.solver),
+        str(options.adjoint or config.adjoint),
+    )
     return model
 
 

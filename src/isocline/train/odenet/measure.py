@@ -97,12 +97,12 @@ def measure_cost(model: ImageClassifier, batch: ImageSet, repeats: int) -> Cost:
 def measure_backsolve(model: ImageClassifier, batch: ImageSet) -> int:
     """Evaluations of the backward pass when it solves the adjoint ODE, whatever the model's own."""
     assert model.ode is not None
-    own = model.ode.adjoint
-    model.ode.adjoint = Backsolve()
+    own = model.ode.adjoint, model.ode.stepping
+    model.ode.adjoint, model.ode.stepping = Backsolve(), "joint"
     try:
         return measure_cost(model, batch, repeats=1).nfe_backward
     finally:
-        model.ode.adjoint = own
+        model.ode.adjoint, model.ode.stepping = own
 
 
 def reference_state(model: ImageClassifier, images: Tensor, tolerance: float) -> Tensor:

@@ -33,6 +33,7 @@ def build_model(config: OdenetConfig) -> ImageClassifier:
             "rtol": config.tol,
             "atol": config.tol,
             "adjoint": make_adjoint(config.adjoint, config.slots),
+            "stepping": config.stepping,
         }
         if config.model == "rknet":
             block["dt0"] = 1.0 / config.rk_steps

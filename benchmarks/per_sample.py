@@ -1,0 +1,274 @@
+"""Per-sample stepping beside joint stepping and diffrax under vmap: docs/results/per-sample.md.
+
+Van der Pol's equation with a stiffness of each sample's own, batches of equal difficulty, and
+series with output times of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+# One thread for XLA, and double precision: to be said before jax is imported.
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+os.environ["JAX_ENABLE_X64"] = "1"
+
+import torch
+from timing import Timing, interleaved, publish
+from torch import Tensor, nn
+
+import isocline as ic
+from isocline.integrate import per_sample
+
+BATCH, SPAN, TOL = 256, 20.0, 1e-5
+MU = torch.linspace(2.0, 50.0, BATCH, dtype=torch.float64)
+START = torch.tensor([[2.0, 0.0]], dtype=torch.float64).expand(BATCH, 2)
+STEPPINGS = ("joint", "per_sample")
+
+
+def oscillator(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
+    x, v = y.unbind(-1)
+    return torch.stack([v, mu * (1 - x * x) * v - x], -1)
+
+
+def solve(stepping: Any, *, grad: bool, tol: float = TOL, y0: Tensor = START) -> ic.Solution:
+    """One solve of the batch, and its backward pass if that is wanted."""
+    mu = MU.clone().requires_grad_(grad)
+    with torch.set_grad_enabled(grad):
+        found = ic.solve(
+            oscillator, y0, 0.0, SPAN, args=(ic.PerSample(mu),), solver="dopri5", rtol=tol,
+            atol=tol, stepping=stepping,
+        )  # fmt: skip
+        if grad:
+            found.ys.sum().backward()
+    return found
+
+
+def of_diffrax() -> Callable[[bool], object]:
+    """The same by diffrax under vmap, compiled by XLA; forward, or forward and backward."""
+    import diffrax
+    import jax
+    import jax.numpy as jnp
+
+    def field(t: Any, y: Any, mu: Any) -> Any:
+        return jnp.stack([y[1], mu * (1 - y[0] * y[0]) * y[1] - y[0]])
+
+    def end(mu: Any) -> Any:
+        return diffrax.diffeqsolve(
+            diffrax.ODETerm(field), diffrax.Dopri5(), 0.0, SPAN, None, jnp.array([2.0, 0.0]),
+            args=mu, stepsize_controller=diffrax.PIDController(rtol=TOL, atol=TOL), max_steps=16**4,
+        ).ys[-1]  # fmt: skip
+
+    mu = jnp.asarray(MU.numpy())
+    forward = jax.jit(jax.vmap(end))
+    backward = jax.jit(jax.grad(lambda mu: jax.vmap(end)(mu).sum()))
+    return lambda grad: jax.block_until_ready((backward if grad else forward)(mu))
+
+
+def oscillators(rounds: int) -> list[str]:
+    """Van der Pol: work and time."""
+    lines = [
+        f"## Van der Pol, {BATCH} samples, stiffness 2 to 50, t from 0 to {SPAN:g}",
+        "",
+        f"Dopri5, float64, rtol = atol = {TOL:g}, all samples from (2, 0).",
+        "",
+        "| | calls of the field | evaluations × samples | largest error |",
+        "| --- | --- | --- | --- |",
+    ]
+    exact = solve("per_sample", grad=False, tol=1e-9).ys[-1]
+    work = {}
+    for stepping in STEPPINGS:
+        found = solve(stepping, grad=False)
+        calls = found.stats.nfe_forward
+        work[stepping] = found.stats.evaluated_samples or calls * BATCH
+        error = float((found.ys[-1] - exact).abs().max())
+        lines.append(f"| {stepping} | {calls:,} | {work[stepping]:,} | {error:.1e} |")
+    share = work["per_sample"] / work["joint"]
+    lines += ["", f"Per-sample stepping evaluates **{share:.2f}** of what joint stepping does.", ""]
+    diffrax = of_diffrax()
+    for title, grad in (("Forward", False), ("Forward and backward", True)):
+        runs: dict[str, Callable[[], object]] = {
+            stepping: lambda s=stepping, g=grad: solve(s, grad=g)  # type: ignore[misc]
+            for stepping in STEPPINGS
+        }
+        runs["diffrax, vmap"] = lambda g=grad: diffrax(g)  # type: ignore[misc]
+        lines += [f"{title}:", "", *table(interleaved(runs, rounds, warm_up=1)), ""]
+    return lines
+
+
+def table(times: dict[str, Timing]) -> list[str]:
+    """Times, and each as a part of joint stepping's."""
+    joint = times["joint"]
+    lines = ["| | ms, median | of joint stepping's time (quartiles) |", "| --- | --- | --- |"]
+    for name, own in times.items():
+        low, high = joint.spread(own)
+        part = f"{joint.ratio(own):.2f} ({low:.2f}-{high:.2f})"
+        lines.append(f"| {name} | {own.median:.1f} | {'' if name == 'joint' else part} |")
+    return lines
+
+
+@dataclass(frozen=True)
+class Even:
+    """A batch of equal difficulty."""
+
+    name: str
+    field: Any
+    y0: Tensor
+    t1: float
+
+
+def even(rounds: int) -> list[str]:
+    """What the clocks of its own cost where no sample needs any."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Linear(2, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 2)
+    )
+    wide = ic.nn.MLPField(64, hidden=256, time=False)
+    cases = [
+        Even("van der Pol, stiffness 5, 256 samples", five, START, 20.0),
+        Even("2-64-64-2 network, 128 samples", plain(layers), torch.ones(128, 2), 200.0),
+        Even("64-256-256-64 network, 512 samples", wide, torch.ones(512, 64), 20.0),
+    ]
+    lines = [
+        "## Batches of equal difficulty",
+        "",
+        (
+            "All samples are the same, so that both ways take the same steps: the difference is "
+            "what clocks of their own cost."
+        ),
+        "",
+        "| | per-sample, of joint stepping's time: forward (quartiles) | forward and backward |",
+        "| --- | --- | --- |",
+    ]
+    for case in cases:
+        cells = []
+        for grad in (False, True):
+            times = interleaved(
+                {s: lambda s=s, g=grad, c=case: run_even(c, s, g) for s in STEPPINGS},  # type: ignore[misc]
+                rounds,
+                warm_up=1,
+            )
+            joint, own = times["joint"], times["per_sample"]
+            low, high = joint.spread(own)
+            cells.append(f"{joint.ratio(own):.2f} ({low:.2f}-{high:.2f})")
+        lines.append(f"| {case.name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def five(t: Tensor, y: Tensor) -> Tensor:
+    return oscillator(t, y, torch.tensor(5.0, dtype=y.dtype))
+
+
+def plain(layers: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda t, y: layers(y)
+
+
+def run_even(case: Even, stepping: Any, grad: bool) -> None:
+    with torch.set_grad_enabled(grad):
+        y0 = case.y0.clone().requires_grad_(grad)
+        found = ic.solve(case.field, y0, 0.0, case.t1, solver="dopri5", stepping=stepping)
+        if grad:
+            found.ys.sum().backward()
+
+
+def ragged(rounds: int) -> list[str]:
+    """512 series with 5 to 200 output times each, beside a rectangle of as many in all."""
+    generator = torch.Generator().manual_seed(0)
+    count = 512
+    lengths = torch.randint(5, 201, (count,), generator=generator)
+    mu = torch.rand(count, generator=generator, dtype=torch.float64) * 4 + 0.5
+    y0 = torch.randn(count, 2, generator=generator, dtype=torch.float64)
+    rows = [
+        (10 * torch.rand(int(n), generator=generator, dtype=torch.float64)).sort().values
+        for n in lengths
+    ]
+    each = int(lengths.sum()) // count
+    rectangle = (
+        (10 * torch.rand(count, each, generator=generator, dtype=torch.float64)).sort(1).values
+    )
+
+    def run(ts: Any) -> ic.Solution:
+        with torch.no_grad():
+            return ic.solve(
+                oscillator, y0, 0.0, 10.0, args=(ic.PerSample(mu),), save=ic.SaveAt(ts=ts),
+                stepping="per_sample",
+            )  # fmt: skip
+
+    found, worst = run(rows), 0.0
+    for sample in range(0, count, 16):
+        args = (ic.PerSample(mu[sample : sample + 1]),)
+        alone = ic.solve(
+            oscillator, y0[sample : sample + 1], 0.0, 10.0, args=args, stepping="per_sample",
+            save=ic.SaveAt(ts=[rows[sample]]),
+        )  # fmt: skip
+        length = int(lengths[sample])
+        error = (found.ys[:length, sample] - alone.ys[:, 0]).abs().max()
+        worst = max(worst, float(error / alone.ys.abs().max()))
+    times = interleaved({"rectangle": lambda: run(rectangle), "ragged": lambda: run(rows)}, rounds)
+    low, high = times["rectangle"].spread(times["ragged"])
+    part = times["rectangle"].ratio(times["ragged"])
+    return [
+        "## Output times of each sample",
+        "",
+        (
+            f"{count} series with 5 to 200 output times each, {int(lengths.sum()):,} in all, take "
+            f"**{part:.2f}** ({low:.2f}-{high:.2f}) of the time of a batch with {each} each "
+            f"({times['rectangle'].median:.0f} ms). Solved one by one, 32 of the series answer "
+            f"with differences of at most {worst:.0e}, relative."
+        ),
+        "",
+    ]
+
+
+def crowds(rounds: int) -> list[str]:
+    """When lanes at rest should leave."""
+    own = per_sample._CROWD
+    runs: dict[str, Callable[[], object]] = {}
+    work: dict[str, int] = {}
+
+    def run(crowd: int) -> ic.Solution:
+        per_sample._CROWD = crowd
+        try:
+            return solve("per_sample", grad=False)
+        finally:
+            per_sample._CROWD = own
+
+    for crowd in (1, 2, 4, 8, 16, 64, 10_000):
+        name = f"one in {crowd}" if crowd < 10_000 else "at once"
+        runs[name] = lambda c=crowd: run(c)  # type: ignore[misc]
+        work[name] = run(crowd).stats.evaluated_samples
+    times = interleaved(runs, rounds, warm_up=0)
+    lines = [
+        "## When lanes at rest leave",
+        "",
+        (
+            "Lanes whose samples are done are evaluated along until they are one in so many (the "
+            "same problem as above, forward)."
+        ),
+        "",
+        "| they leave when they are | evaluations × samples | ms, median |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| {name} | {work[name]:,} | {times[name].median:.0f} |" for name in runs]
+    return [*lines, ""]
+
+
+def page(rounds: int) -> str:
+    head = [
+        "# Per-sample stepping",
+        "",
+        (
+            f"One thread, {rounds} interleaved rounds, medians. isocline {ic.__version__}, torch "
+            f"{torch.__version__}. Made by `make bench-per-sample`; the machine was shared with "
+            "other work: read the ratios, and their quartiles for the noise."
+        ),
+        "",
+    ]
+    parts = [oscillators(rounds), even(rounds), ragged(rounds), crowds(rounds)]
+    return "\n".join([*head, *(line for part in parts for line in part)]).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    publish(__doc__, page, rounds=5)

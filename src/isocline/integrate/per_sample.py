@@ -1,0 +1,394 @@
+"""The time loop of per-sample stepping: each sample has its own step.
+
+It knows nothing of gradients.
+
+One round tries one step of every lane. What the host reads of a round: the largest error ratio,
+how many lanes arrived, and the shortest next step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..controllers.lanes import initial_steps, lane_control
+from ..samples import SamplePlan, SampleProblem
+from ..solution import Status
+from ..solvers.lanes import LaneStep, lane_stepper
+from .lane_events import Cut, LaneWatch
+from .lanes import Lanes, LaneTolerance, stops_of
+from .ragged import RaggedSaver, states_of
+from .rounds import CODES, LaneRecorder, Round, SampleOutcome, Spread
+
+__all__ = ["integrate_samples"]
+
+_STRETCH = 1e-5
+"""A step is stretched by up to this fraction to end at its target, which spares a sliver."""
+
+_ULPS = 4
+"""A step of fewer units in the last place of t than this is an underflow."""
+
+_EPS = torch.finfo(torch.float64).eps
+
+_CROWD = 8
+"""Lanes at rest leave when they are one in so many. Their rows cost evaluations; leaving costs a
+dozen small copies. See docs/results/per-sample.md for what other numbers cost."""
+
+
+def integrate_samples(
+    problem: SampleProblem, plan: SamplePlan, *, recorder: LaneRecorder | None = None
+) -> SampleOutcome:
+    """Solve each sample's problem at its own pace.
+
+    Args:
+        problem, plan: what and how.
+        recorder: told of every round's accepted steps.
+
+    Returns:
+        The outcome; failures are statuses, never an exception.
+    """
+    return _Loop(problem, plan, recorder).run()
+
+
+class _Loop:
+    """State of the solve of a batch: its lanes, and what was found."""
+
+    def __init__(
+        self, problem: SampleProblem, plan: SamplePlan, recorder: LaneRecorder | None
+    ) -> None:
+        self.problem, self.plan, self.recorder = problem, plan, recorder
+        packing = problem.field.packing
+        stepper = lane_stepper(plan.solver, packing.dtype, packing.device)
+        self.stepper = stepper if recorder is None else recorder.stepper(stepper)
+        self.controller = plan.controller
+        self.control = lane_control(plan.controller, plan.solver.error_order)
+        self.tolerance = LaneTolerance(plan, problem.y0)
+        self.saver = RaggedSaver(problem, plan.save)
+        self.lanes = Lanes.of(problem)
+        batch, device = problem.field.batch, problem.y0.device
+        zeros = torch.zeros(batch, dtype=torch.long, device=device)
+        codes = torch.full_like(zeros, CODES.index(Status.SUCCESS))
+        self.found = SampleOutcome(
+            status=codes,
+            t_end=problem.t1.clone(),
+            accepted=zeros,
+            rejected=zeros.clone(),
+            evaluations=zeros.clone(),
+            filled=zeros.clone(),
+        )
+        self.rounds = 0
+        self.common = 0  # evaluations so far in which all lanes took part
+        ends = torch.stack([problem.t0.abs(), problem.t1.abs()])
+        self.coarsest = _ULPS * _EPS * float(ends.max())  # infinite where an event is to end it
+        self.stops = stops_of(self.controller.stops, problem)
+        self.watch: LaneWatch | None = None
+        if plan.events:
+            self.watch = LaneWatch(plan.events, self.lanes, rated=recorder is not None)
+
+    def run(self) -> SampleOutcome:
+        found, saver = self.found, self.saver
+        found.initial = saver.initial(self.problem.t0)
+        if found.initial is not None:
+            found.rows.append(self.lanes.y.index_select(0, found.initial.ends))
+        if self.recorder is not None:
+            self.recorder.began(found.initial)
+        self._start()
+        while self.lanes.working:
+            if self.rounds == self.plan.max_steps:
+                self._fail(self._working(), Status.MAX_STEPS)
+                break
+            self.rounds += 1
+            self._round()
+        found.filled = saver.filled
+        return found
+
+    def _working(self) -> Tensor:
+        """Positions of the lanes that are not at rest."""
+        lanes = self.lanes
+        if lanes.resting is None:
+            return torch.arange(len(lanes), device=lanes.t.device)
+        return (~lanes.resting).nonzero().squeeze(1)
+
+    def _start(self) -> None:
+        """First slopes and first steps."""
+        problem, plan, lanes = self.problem, self.plan, self.lanes
+        self.common = 1
+        if problem.f0 is not None and not torch.is_grad_enabled():
+            lanes.first = problem.f0
+        else:
+            slope = lanes.field(lanes.t.to(self.stepper.time_dtype), lanes.y)
+            lanes.first = slope if slope.requires_grad else slope.clone()
+        if plan.dt0 is not None:
+            lanes.h = plan.dt0
+            return
+        with torch.no_grad():
+            y0, slope = lanes.y.detach(), lanes.first.detach()
+            lanes.h = initial_steps(
+                lambda t, y: lanes.field(t.to(self.stepper.time_dtype), y),
+                problem.t0,
+                y0,
+                slope,
+                problem.t1,
+                plan.solver.error_order,
+                self.tolerance.scale(y0),
+                plan.norm,
+            )
+        self.common = 2
+        lost = lanes.h.isnan()
+        if bool(lost.any()):
+            self._fail(lost.nonzero().squeeze(1), Status.NON_FINITE)
+            self._leave()
+
+    def _round(self) -> None:
+        """Try one step of every lane."""
+        lanes = self.lanes
+        h, t_next, target = self._next_times()
+        before = self.problem.field.evaluations
+        step = self.stepper.step(lanes.field, lanes.t, t_next, lanes.y, lanes.first)
+        self.common += self.problem.field.evaluations - before
+        with torch.no_grad():
+            ratio = self._ratios(step)
+            worst = float(ratio.amax())
+            accept = None if worst <= 1.0 else ratio <= 1.0
+            if accept is None:
+                h_next = self.control.grown(h, ratio)
+            else:
+                # A step that was cut short at its target must be tried again shorter than it was.
+                length = torch.where(accept, h, t_next - lanes.t)
+                h_next = self.control.mixed(length, ratio, accept)
+            if self.stops is not None:
+                short = (t_next == target) & (t_next - lanes.t < h)
+                h_next = torch.where(short & (ratio <= 1.0), torch.maximum(h, h_next), h_next)
+        if accept is not None and torch.is_grad_enabled() and not math.isfinite(worst):
+            step = self._without_lost(step, t_next, accept)
+        taken = accept
+        if lanes.resting is not None:
+            taken = ~lanes.resting if accept is None else accept & ~lanes.resting
+        cut = None
+        if self.watch is not None and (cut := self._cut(step, t_next, taken)) is not None:
+            step, t_next = cut, t_next.index_copy(0, cut.hits.lanes, cut.passage.times)
+        arrived = self._arrived(t_next, taken, cut)
+        self._take(step, t_next, taken, arrived)
+        self._advance(step, t_next, h_next, accept)
+        if cut is not None:
+            self._go_on(cut)
+        self._settle(h, h_next, ratio, accept, arrived)
+
+    def _next_times(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Lengths to try, where the steps end, and where they must not go beyond."""
+        lanes, bounds = self.lanes, self.controller
+        h, t, target = lanes.h, lanes.t.detach(), lanes.t1
+        if bounds.min_step > 0.0 or bounds.max_step < math.inf:
+            h = h.clamp(bounds.min_step, bounds.max_step)
+        if self.stops is not None:
+            stops = self.stops.index_select(0, lanes.samples)
+            ahead = stops.masked_fill(stops <= t.unsqueeze(1), math.inf).amin(1)
+            target = torch.where(ahead < target, ahead, target)
+        t_next = t + h
+        reaches = torch.add(t_next, h, alpha=_STRETCH) >= target
+        return h, torch.where(reaches, target, t_next), target
+
+    def _ratios(self, step: LaneStep) -> Tensor:
+        """Error over tolerance; for a constant step 0, or NaN where the state is not finite."""
+        y1 = step.y1.detach()
+        if not self.controller.adaptive:
+            lost = torch.full((len(y1),), math.nan, dtype=torch.float64, device=y1.device)
+            return lost.masked_fill_(y1.isfinite().all(1), 0.0)
+        scale = self.tolerance.scale(self.lanes.y.detach(), y1)
+        norms = [self.plan.norm(error / scale) for error in step.errors]
+        combine = self.stepper.combine
+        return (norms[0] if combine is None else combine(*norms)).double()
+
+    def _without_lost(self, step: LaneStep, t_next: Tensor, accept: Tensor) -> Spread:
+        """The step of the accepted lanes alone, where others are not finite.
+
+        A graph that holds NaN spoils gradients also where nothing depends on the NaN: 0 * NaN.
+        """
+        lanes, rows = self.lanes, accept.nonzero().squeeze(1)
+        before = self.problem.field.evaluations
+        first = None if lanes.first is None else lanes.first.index_select(0, rows)
+        inner = self.stepper.step(
+            lanes.field.of(rows),
+            lanes.t.index_select(0, rows),
+            t_next.index_select(0, rows),
+            lanes.y.index_select(0, rows),
+            first,
+        )
+        self._count(rows, before)
+        return Spread.over(inner, rows, lanes.y, step.first)
+
+    def _cut(self, step: LaneStep, t_next: Tensor, taken: Tensor | None) -> Cut | None:
+        """The step with its events, if there are any."""
+        assert self.watch is not None
+        before = self.problem.field.evaluations
+        cut = self.watch.cut(step, self.lanes, t_next, taken)
+        if cut is not None:
+            self._count(cut.hits.lanes, before)
+            samples = self.lanes.samples.index_select(0, cut.hits.lanes)
+            self.found.happened.append((samples, cut.hits, cut.passage.times, cut.passage.states))
+        return cut
+
+    def _go_on(self, cut: Cut) -> None:
+        """Lanes go on from their events, or end there."""
+        lanes, hits = self.lanes, cut.hits
+        lanes.y = cut.onward(lanes.y)
+        lanes.moved = (~hits.final).new_zeros(len(lanes)).index_fill(0, hits.lanes, True)
+        ended = lanes.samples.index_select(0, hits.lanes[hits.final])
+        self.found.status.index_fill_(0, ended, CODES.index(Status.EVENT))
+        self.found.t_end.index_copy_(0, ended, hits.times[hits.final])
+
+    def _arrived(self, t_next: Tensor, taken: Tensor | None, cut: Cut | None) -> Tensor | None:
+        """Positions of lanes that reached the end of their solve in this round."""
+        lanes = self.lanes
+        there = t_next == lanes.t1
+        if lanes.resting is not None and self.watch is not None:
+            there = there | lanes.resting  # those that an event ended are not at t1
+        if cut is not None:
+            there = there.index_fill(0, cut.hits.lanes[cut.hits.final], True)
+        if int(there.sum()) == lanes.rest:
+            return None
+        if taken is not None:
+            there = there & taken
+        found = there.nonzero().squeeze(1)
+        return found if found.shape[0] else None
+
+    def _take(
+        self,
+        step: LaneStep,
+        t_next: Tensor,
+        taken: Tensor | None,
+        arrived: Tensor | None,
+    ) -> None:
+        """Output, and what is remembered, of the steps that count."""
+        lanes, found = self.lanes, self.found
+        output = self.saver.output(lanes.samples, t_next.detach(), taken, arrived)
+        if output is not None:
+            times = self.problem.times
+            traced = None
+            if times is not None and times.ts is not None:
+                traced = times.ts.reshape(-1).index_select(0, output.wanted)
+            before = self.problem.field.evaluations
+            found.outputs.append(output)
+            found.rows.append(states_of(step, output, traced))
+            self._count(output.owners, before)
+        if self.recorder is None:
+            return
+        rows = None if taken is None else taken.nonzero().squeeze(1)
+        if rows is None or rows.shape[0]:
+            start, end, hits = lanes.t.detach(), t_next.detach(), None
+            if isinstance(step, Cut):
+                end, hits = step.whole.detach(), step.hits
+            round_ = Round(lanes.samples, start, end, lanes.y, rows, output, hits, lanes.moved)
+            self.recorder.accepted(round_, step)
+
+    def _advance(
+        self, step: LaneStep, t_next: Tensor, h_next: Tensor, accept: Tensor | None
+    ) -> None:
+        """Move on the lanes whose step was accepted."""
+        lanes = self.lanes
+        lanes.h = h_next
+        if lanes.moved is not None:  # a lane that tries again still starts from its event
+            lanes.moved = None if accept is None else lanes.moved & ~accept
+        if accept is None:
+            lanes.t, lanes.y, lanes.first = t_next, step.y1, step.last
+            return
+        rows = accept.unsqueeze(1)
+        lanes.t = torch.where(accept, t_next, lanes.t)
+        if isinstance(step, Spread):  # which has put the accepted lanes in their places
+            lanes.y, lanes.first = step.y1, step.last
+            return
+        lanes.y = torch.where(rows, step.y1, lanes.y)
+        if step.last is not None:
+            lanes.first = torch.where(rows, step.last, step.first)
+        else:  # known for those alone that try again from where they are
+            lanes.first = None if bool(accept.any()) else step.first
+
+    def _settle(
+        self,
+        h: Tensor,
+        h_next: Tensor,
+        ratio: Tensor,
+        accept: Tensor | None,
+        arrived: Tensor | None,
+    ) -> None:
+        """Let go of the lanes that are done, and stop those that cannot go on."""
+        lanes = self.lanes
+        if accept is not None:
+            lanes.rejected = lanes.rejected + ~accept
+        if arrived is not None:
+            self._rest(arrived)
+        failed = False
+        shortest = float(h_next.amin())
+        if accept is not None and not self.controller.adaptive:
+            failed = self._stop(~accept, ratio)  # no shorter step is to come
+        elif shortest < self.coarsest or shortest <= self.controller.min_step:
+            failed = self._underflow(h, ratio, accept)
+        if self.plan.on_step is not None:
+            self.plan.on_step(lanes.progress(self.problem.t0))
+        if failed or lanes.rest * _CROWD >= len(lanes):
+            self._leave()
+
+    def _underflow(self, h: Tensor, ratio: Tensor, accept: Tensor | None) -> bool:
+        """Stop lanes whose next step would not move the time, or must not be that short.
+
+        A step that ends the solve may be as short as it is.
+        """
+        lanes = self.lanes
+        ahead = lanes.t1.detach() - lanes.t.detach() > lanes.h * (1.0 + _STRETCH)
+        short = lanes.h < _ULPS * _EPS * lanes.sizes(self.problem.t0)
+        if accept is None:
+            return self._stop(short & ahead, ratio)
+        least = h <= self.controller.min_step
+        return self._stop(torch.where(accept, short & ahead, short | least), ratio)
+
+    def _stop(self, lanes: Tensor, ratio: Tensor) -> bool:
+        """Stop the lanes that `lanes` says, if any, for what their last error ratio was."""
+        if self.lanes.resting is not None:
+            lanes = lanes & ~self.lanes.resting
+        stopped = lanes.nonzero().squeeze(1)
+        if not stopped.shape[0]:
+            return False
+        finite = ratio.isfinite().index_select(0, stopped)
+        for which, status in ((finite, Status.STEP_UNDERFLOW), (~finite, Status.NON_FINITE)):
+            if bool(which.any()):
+                self._fail(stopped[which], status)
+        return True
+
+    def _fail(self, lanes: Tensor, status: Status) -> None:
+        """These lanes stop here, for this reason."""
+        samples = self.lanes.samples.index_select(0, lanes)
+        self.found.status.index_fill_(0, samples, CODES.index(status))
+        self.found.t_end.index_copy_(0, samples, self.lanes.t.detach().index_select(0, lanes))
+        self._rest(lanes)
+
+    def _rest(self, lanes: Tensor) -> None:
+        """These lanes are done."""
+        found, samples = self.found, self.lanes.samples.index_select(0, lanes)
+        # A lane tries one step in each round until it rests.
+        rejected = self.lanes.rejected.index_select(0, lanes)
+        found.rejected.index_copy_(0, samples, rejected)
+        found.accepted.index_copy_(0, samples, self.rounds - rejected)
+        found.evaluations.index_add_(0, samples, torch.full_like(samples, self.common))
+        self.lanes.put_to_rest(lanes)
+
+    def _count(self, lanes: Tensor, before: int) -> None:
+        """Count evaluations that were made for these lanes alone, since there were `before`."""
+        made = self.problem.field.evaluations - before
+        if made:
+            samples = self.lanes.samples.index_select(0, lanes.unique())
+            self.found.evaluations.index_add_(0, samples, torch.full_like(samples, made))
+
+    def _leave(self) -> None:
+        """Lanes at rest leave."""
+        if not self.lanes.rest:
+            return
+        stay = self.lanes.drop_resting()
+        self.control.keep(stay)
+        self.tolerance.keep(stay)
+        self.saver.keep(stay)
+        if self.watch is not None:
+            self.watch.keep(stay)
+        if self.recorder is not None:
+            self.recorder.left(stay)
