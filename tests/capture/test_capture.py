@@ -229,6 +229,7 @@ def direct(build: str, leaf: bool) -> Tensor:
     return gradient(BUILDS[build], ic.Direct(), leaf=leaf)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("leaf", [True, False], ids=["leaf", "computed"])
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("name", ADJOINTS)

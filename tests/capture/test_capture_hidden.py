@@ -232,6 +232,7 @@ def gradient(hide: str, adjoint: Any, *, leaf: bool, late: bool) -> Tensor:
     return torch.zeros_like(source) if source.grad is None else source.grad
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("late", [False, True], ids=["always", "late"])
 @pytest.mark.parametrize("leaf", [True, False], ids=["leaf", "computed"])
 @pytest.mark.parametrize("hide", HIDES)

@@ -22,6 +22,7 @@ def solved(way: int = 1, grad: bool = False, **options: Any) -> ic.Solution:
         return ic.solve(swing, Y0, 0, 3 * way, **options)
 
 
+@pytest.mark.pairwise
 @EVERY
 @WAYS
 @GRAD

@@ -37,6 +37,7 @@ def exact(way: str, output: str, reverse: bool) -> Gradients:
     return gradients_of(OUTPUTS[output], reverse=reverse, adjoint=ic.Direct(), **WAYS[way])
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("adjoint", CHECKPOINTED)
 @pytest.mark.parametrize(
