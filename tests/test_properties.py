@@ -78,7 +78,7 @@ def test_any_state_stays_where_nothing_moves(state: Any) -> None:
 
 @EVERY
 @given(times=st.lists(st.floats(0.05, 3), min_size=1, max_size=4, unique=True), way=st.booleans())
-@settings(max_examples=4)
+@settings(max_examples=3)
 def test_a_state_at_ts_is_what_a_solve_that_ends_there_finds(
     method: Method, times: list[float], way: bool
 ) -> None:
@@ -172,7 +172,7 @@ def test_a_linear_equation_is_the_matrix_exponential(
 
 @EVERY
 @given(seed=st.integers(0, 1000), weight=st.floats(-2, 2))
-@settings(max_examples=5)
+@settings(max_examples=3)
 def test_solutions_of_a_linear_equation_add_up(method: Method, seed: int, weight: float) -> None:
     """With constant steps superposition holds to rounding."""
     generator = torch.Generator().manual_seed(seed)

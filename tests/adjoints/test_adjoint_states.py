@@ -1,4 +1,7 @@
-"""States of every kind, and parameters wired in every way: gradients against `Direct`."""
+"""States of every kind, and parameters wired in every way: gradients against `Direct`.
+
+Every case meets one adjoint of each kind in the quick suite; the other schedules are slow.
+"""
 
 from __future__ import annotations
 

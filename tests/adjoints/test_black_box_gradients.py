@@ -1,4 +1,8 @@
-"""Gradients of black boxes: the paper's adjoint, solved by black boxes too."""
+"""Gradients of black boxes: the paper's adjoint, solved by black boxes too.
+
+Every black box meets every output and direction; the quick suite runs a share of the product
+(`pairwise`), and of what differs by the library alone one.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Backsolve and Interpolated: convergence, cost, drift, checkpoints, quadrature."""
+"""Backsolve and Interpolated: convergence, cost, drift, checkpoints, quadrature.
+
+Of products of options the quick suite runs every pair (`pairwise`).
+"""
 
 from __future__ import annotations
 

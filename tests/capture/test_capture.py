@@ -1,4 +1,8 @@
-"""Which tensors a field uses: found wherever they are, or an error; never a silent zero."""
+"""Which tensors a field uses: found wherever they are, or an error; never a silent zero.
+
+Every way to hold a tensor meets every adjoint, as a leaf and as computed; the quick suite runs a
+share of the product (`pairwise`).
+"""
 
 from __future__ import annotations
 

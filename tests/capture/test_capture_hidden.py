@@ -1,4 +1,8 @@
-"""Attempts to hide a tensor from the search: the gradient is right, or it is a `GradientError`."""
+"""Attempts to hide a tensor from the search: the gradient is right, or it is a `GradientError`.
+
+Every hiding place meets every adjoint, leaf or computed, always or late; the quick suite runs a
+share of the product (`pairwise`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The continuous solution: `SaveAt(dense=True)` and the call of a `Solution`."""
+"""The continuous solution: `SaveAt(dense=True)` and the call of a `Solution`.
+
+Every method meets every option; of their combinations the quick suite runs a share (`pairwise`).
+"""
 
 from typing import Any
 

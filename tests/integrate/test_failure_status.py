@@ -1,4 +1,7 @@
-"""Step limit, underflow and non-finite states: three statuses, three errors, nothing lost."""
+"""Step limit, underflow and non-finite states: three statuses, three errors, nothing lost.
+
+Every method meets every option; of their combinations the quick suite runs a share (`pairwise`).
+"""
 
 import math
 from typing import Any
@@ -102,7 +105,7 @@ def test_a_blow_up_stops_before_the_singularity(method: Method, way: int, grad: 
             save=ic.SaveAt(steps=True), **within_reach(method, 1e-5, steps=30),
         )  # fmt: skip
     assert sol.status in (ic.Status.STEP_UNDERFLOW, ic.Status.NON_FINITE)
-    assert way * sol.t_end == pytest.approx(1, abs=1e-3)
+    assert way * sol.t_end == pytest.approx(1, abs=2e-3)
     assert len(sol.ts) == sol.stats.steps_accepted
     early = (way * sol.ts) < 0.9
     exact = 1 / (1 - way * sol.ts[early])

@@ -1,4 +1,7 @@
-"""What `SaveAt` keeps: which rows, at which times, in which order."""
+"""What `SaveAt` keeps: which rows, at which times, in which order.
+
+Every choice meets every option; of their combinations the quick suite runs a share (`pairwise`).
+"""
 
 from itertools import product
 from typing import Any

@@ -1,4 +1,7 @@
-"""States of every structure, shape and dtype."""
+"""States of every structure, shape and dtype.
+
+Every method meets every option; of their combinations the quick suite runs a share (`pairwise`).
+"""
 
 from typing import Any, NamedTuple
 

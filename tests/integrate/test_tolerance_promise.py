@@ -1,4 +1,7 @@
-"""A tolerance is a promise: to the end point, to the grid, and to each sample of a batch."""
+"""A tolerance is a promise: to the end point, to the grid, and to each sample of a batch.
+
+Every method meets up to three tolerances at once; those between and the dear ones are slow.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -99,9 +102,7 @@ def test_a_hard_sample_keeps_its_tolerance_among_easy_ones(method: Method) -> No
 @EVERY
 def test_norms_agree_on_one_sample(method: Method) -> None:
     ends = [
-        ic.solve(
-            swing, start(), 0, 10, solver=method(), norm=norm, **within_reach(method, 1e-5)
-        ).ys
+        ic.solve(swing, start(), 0, 10, solver=method(), norm=norm, **within_reach(method, 1e-5)).ys
         for norm in (None, "max_rms", "rms", lambda y: y.square().mean().sqrt())
     ]
     for end in ends[1:]:

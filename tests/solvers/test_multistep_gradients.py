@@ -1,4 +1,8 @@
-"""Gradients through Adams methods: a history is carried on, and times move the weights."""
+"""Gradients through Adams methods: a history is carried on, and times move the weights.
+
+Every adjoint meets every method and output; the quick suite runs a share of the product
+(`pairwise`).
+"""
 
 import functools
 from typing import Any
