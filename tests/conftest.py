@@ -1,11 +1,14 @@
-"""One thread, one seed, and the same hypothesis examples on every run."""
+"""One thread, one seed, the same hypothesis examples on every run, and products thinned."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
 from torch.distributions import Distribution
+
+from .pairwise import is_quick
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -14,9 +17,26 @@ settings.register_profile(
 settings.load_profile("isocline")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What `pairwise` leaves out is slow; before pytest chooses by marks."""
+    for item in items:
+        if item.get_closest_marker("pairwise") and not is_quick(item):
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """A full collection then passes over the modules, a million objects that stay anyway."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    torch.manual_seed(0)
+    """The generators that exist: `torch.manual_seed` formats a stack for those yet to come."""
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(autouse=True)

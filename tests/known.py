@@ -24,10 +24,13 @@ def in_reach(method: type[ic.Solver], tol: float) -> bool:
     return bool(tol ** (-1 / method().error_order) <= 1e3)
 
 
-def within_reach(method: type[ic.Solver], tol: float) -> dict[str, float]:
-    """Tolerances for `solve`: `tol`, or the least that is in reach of an adaptive method."""
+def within_reach(method: type[ic.Solver], tol: float, steps: float = 1e2) -> dict[str, float]:
+    """Tolerances for `solve`: `tol`, or the least for which an adaptive method needs few steps.
+
+    Their number is `steps` up to a constant of the problem.
+    """
     order = method().error_order
-    tol = max(tol, 1e3**-order) if order else tol
+    tol = max(tol, steps**-order) if order else tol
     return {"rtol": tol, "atol": tol}
 
 

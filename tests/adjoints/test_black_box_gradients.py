@@ -1,4 +1,8 @@
-"""Gradients of black boxes: the paper's adjoint, solved by black boxes too."""
+"""Gradients of black boxes: the paper's adjoint, solved by black boxes too.
+
+Every black box meets every output and direction; the quick suite runs a share of the product
+(`pairwise`), and of what differs by the library alone one.
+"""
 
 from typing import Any
 
@@ -33,8 +37,8 @@ class OwnRK4:
 
         rows, t, y = [], t0, y0
         for end in ts:
-            h = (end - t) / 60
-            for _i in range(60):
+            h = (end - t) / 30
+            for _i in range(30):
                 a = field(t, y)
                 b = field(t + h / 2, y + h / 2 * a)
                 c = field(t + h / 2, y + h / 2 * b)
@@ -42,7 +46,7 @@ class OwnRK4:
                 t, y = t + h, y + h / 6 * (a + 2 * b + 2 * c + d)
             t = end
             rows.append(y)
-        return Answer(np.stack(rows), steps=60 * len(ts))
+        return Answer(np.stack(rows), steps=30 * len(ts))
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,7 @@ def exact() -> dict[tuple[str, bool], Any]:
     }
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "backward"])
 @pytest.mark.parametrize("output", ["t1", "t0_ts_t1", "fn_ts_t1"])
 @EVERY
@@ -67,7 +72,14 @@ def test_gradients_are_those_of_the_exact_adjoint(
     assert not mismatches(found, exact[output, reverse], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lsoda", "vode_adams", "cvode_adams"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lsoda",
+        pytest.param("vode_adams", marks=pytest.mark.slow),
+        pytest.param("cvode_adams", marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_are_finite_differences_of_the_solve(name: str) -> None:
     options: dict[str, Any] = {"solver": name, "rtol": 1e-11, "atol": 1e-11}
     output = OUTPUTS["t0_ts_t1"]
@@ -187,7 +199,7 @@ def test_a_reverse_solve_that_fails_says_so() -> None:
 # --- networks ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("solver", ["lsoda", "cvode_adams"])
+@pytest.mark.parametrize("solver", ["lsoda", pytest.param("cvode_adams", marks=pytest.mark.slow)])
 def test_an_ode_net_trains(solver: str) -> None:
     """The paper's classifier, small: its loss falls, and as fast as with the exact adjoint."""
     i, j = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
@@ -201,7 +213,7 @@ def test_an_ode_net_trains(solver: str) -> None:
         model = ImageClassifier("odenet", "digits", channels=16, classes=4, solver=name)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
         found = []
-        for _ in range(10):
+        for _ in range(8):
             optimizer.zero_grad()
             loss = torch.nn.functional.cross_entropy(model(images), labels)
             loss.backward()

@@ -270,7 +270,8 @@ def test_a_backward_pass_evaluates_the_field_as_often_as_the_formula_says(
 def test_gradients_are_the_same_to_the_last_bit_for_any_number_of_slots(solver: Any) -> None:
     _, want = solved(23, ic.Checkpointed(graph_budget=0), solver)
     budgets = [ic.Checkpointed(slots="auto", graph_budget=0, state_budget=b) for b in (0, 100, 999)]
-    for adjoint in [*(ic.Checkpointed(slots=slots) for slots in range(1, 26)), *budgets]:
+    slots = (1, 2, 3, 4, 5, 8, 13, 22, 23, 24)
+    for adjoint in [*(ic.Checkpointed(slots=count) for count in slots), *budgets]:
         assert torch.equal(solved(23, adjoint, solver)[1], want)
 
 

@@ -1,7 +1,11 @@
-"""Backsolve and Interpolated: convergence, cost, drift, checkpoints, quadrature."""
+"""Backsolve and Interpolated: convergence, cost, drift, checkpoints, quadrature.
+
+Of products of options the quick suite runs every pair (`pairwise`).
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from typing import Any
@@ -45,12 +49,18 @@ def bent(outputs: int, adjoint: Any, **options: Any) -> Tensor:
     return torch.cat([gradient.reshape(-1) for gradient in found])
 
 
+@functools.cache
+def bent_exactly(outputs: int) -> Tensor:
+    return bent(outputs, ic.Direct(), solver="vern9", rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.pairwise
 @pytest.mark.parametrize("outputs", [2, 41])
 @pytest.mark.parametrize("method", ["tsit5", "vern7"])
 @BOTH
 def test_the_error_falls_with_the_tolerance(name: str, method: str, outputs: int) -> None:
     """By as much, also where all outputs but the last lie inside of reverse steps."""
-    exact = bent(outputs, ic.Direct(), solver="vern9", rtol=1e-11, atol=1e-11)
+    exact = bent_exactly(outputs)
     exponents = torch.tensor([3.0, 5.0, 7.0], dtype=torch.float64)
     errors = [
         relative(bent(outputs, KINDS[name], solver=method, rtol=tol, atol=tol), exact)
@@ -115,7 +125,7 @@ def test_outputs_wherever_they_fall(name: str, ends: tuple[float, float]) -> Non
 @BOTH
 def test_methods_with_a_memory_stop_at_outputs(name: str, method: Any) -> None:
     """Their memory would not outlive a jump of the state."""
-    exact = bent(5, ic.Direct(), solver="dop853", rtol=1e-9, atol=1e-9)
+    exact = bent_exactly(5)
     found = bent(5, KINDS[name], solver=method, rtol=1e-4, atol=1e-4)
     assert relative(found, exact) < 1e-2
 

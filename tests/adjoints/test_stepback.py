@@ -58,9 +58,10 @@ def test_over_steps_that_a_controller_chose(method: Any) -> None:
     assert not departures("ts", solver=method, rtol=tolerance, atol=tolerance, reverse=True)
 
 
+@pytest.mark.parametrize("steps", [250, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", [ic.Reversible("euler"), ic.ALF()], ids=repr)
-def test_over_a_thousand_steps(method: Any) -> None:
-    constant = {"controller": ic.Constant(), "dt0": 0.0012}
+def test_over_many_steps(method: Any, steps: int) -> None:
+    constant = {"controller": ic.Constant(), "dt0": 1.2 / steps}
     assert not departures("t1", solver=method, times=False, **constant)
 
 

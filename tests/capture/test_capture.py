@@ -1,4 +1,8 @@
-"""Which tensors a field uses: found wherever they are, or an error; never a silent zero."""
+"""Which tensors a field uses: found wherever they are, or an error; never a silent zero.
+
+Every way to hold a tensor meets every adjoint, as a leaf and as computed; the quick suite runs a
+share of the product (`pairwise`).
+"""
 
 from __future__ import annotations
 
@@ -229,6 +233,7 @@ def direct(build: str, leaf: bool) -> Tensor:
     return gradient(BUILDS[build], ic.Direct(), leaf=leaf)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("leaf", [True, False], ids=["leaf", "computed"])
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("name", ADJOINTS)

@@ -1,4 +1,8 @@
-"""Attempts to hide a tensor from the search: the gradient is right, or it is a `GradientError`."""
+"""Attempts to hide a tensor from the search: the gradient is right, or it is a `GradientError`.
+
+Every hiding place meets every adjoint, leaf or computed, always or late; the quick suite runs a
+share of the product (`pairwise`).
+"""
 
 from __future__ import annotations
 
@@ -232,6 +236,7 @@ def gradient(hide: str, adjoint: Any, *, leaf: bool, late: bool) -> Tensor:
     return torch.zeros_like(source) if source.grad is None else source.grad
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("late", [False, True], ids=["always", "late"])
 @pytest.mark.parametrize("leaf", [True, False], ids=["leaf", "computed"])
 @pytest.mark.parametrize("hide", HIDES)

@@ -1,4 +1,7 @@
-"""Controllers by themselves, and how the loop obeys them."""
+"""Controllers by themselves, and how the loop obeys them.
+
+Every method meets every option; of their combinations the quick suite runs a share (`pairwise`).
+"""
 
 import math
 from itertools import pairwise
@@ -12,7 +15,18 @@ from scipy.integrate import RK45
 
 import isocline as ic
 
-from ..known import ADAPTIVE, SOLVERS, Logged, Watched, either, fixed, knotted, swing, unknotted
+from ..known import (
+    ADAPTIVE,
+    SOLVERS,
+    Logged,
+    Watched,
+    either,
+    fixed,
+    knotted,
+    swing,
+    unknotted,
+    within_reach,
+)
 
 EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
 ADAPTIVE_ONES = pytest.mark.parametrize("method", ADAPTIVE, ids=lambda method: method.__name__)
@@ -126,13 +140,14 @@ def logged(method: Method, t1: float = 10.0, **options: Any) -> tuple[Logged, ic
     return controller, sol
 
 
+@pytest.mark.pairwise
 @ADAPTIVE_ONES
 @WAYS
 @GRAD
 def test_the_step_tried_is_the_step_decided(method: Method, way: int, grad: bool) -> None:
     """To the rounding of the time; all but the last, which is cut short at t1."""
     with torch.set_grad_enabled(grad):
-        controller, sol = logged(method, 10.0 * way, rtol=1e-7, atol=1e-7)
+        controller, sol = logged(method, 10.0 * way, **within_reach(method, 1e-7))
     assert len(controller.log) == sol.stats.steps_accepted + sol.stats.steps_rejected
     for (*_, decided), (tried, *_) in pairwise(controller.log[:-1]):
         assert tried == pytest.approx(decided, rel=1e-9)
@@ -143,14 +158,16 @@ def test_the_step_tried_is_the_step_decided(method: Method, way: int, grad: bool
 @ADAPTIVE_ONES
 def test_a_step_cut_short_does_not_shrink_the_next(method: Method) -> None:
     stops = tuple(2.0 + 1e-6 * k for k in range(1, 4))
-    _, sol = logged(method, controller=ic.PID(stops=stops))
-    plain, _ = logged(method)
+    tolerances = within_reach(method, 1e-6)
+    _, sol = logged(method, controller=ic.PID(stops=stops), **tolerances)
+    plain, _ = logged(method, **tolerances)
     assert set(stops) <= set(sol.ts.tolist())
     natural = sorted(h for h, *_ in plain.log)[len(plain.log) // 2]
     index = sol.ts.tolist().index(stops[-1])
     assert sol.ts[index + 1] - sol.ts[index] > 0.2 * natural
 
 
+@pytest.mark.pairwise
 @EVERY
 @WAYS
 @GRAD

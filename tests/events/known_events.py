@@ -87,7 +87,7 @@ def clocked(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], 
 def affordable(method: type[ic.Solver]) -> dict[str, Any]:
     """A solver with a tolerance, or else a step, that its order reaches in a short time."""
     solver = method()
-    tol = {1: 1e-2, 2: 2e-4, 3: 1e-4}.get(solver.order, 1e-6)
+    tol = {1: 1e-2, 2: 1e-3, 3: 2e-4}.get(solver.order, 1e-5)
     if solver.adaptive:
         return {"solver": solver, "rtol": tol, "atol": tol}
     return {"solver": solver, "dt0": 0.05 if solver.order == 1 else 0.25}

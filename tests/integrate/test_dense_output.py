@@ -1,4 +1,7 @@
-"""The continuous solution: `SaveAt(dense=True)` and the call of a `Solution`."""
+"""The continuous solution: `SaveAt(dense=True)` and the call of a `Solution`.
+
+Every method meets every option; of their combinations the quick suite runs a share (`pairwise`).
+"""
 
 from typing import Any
 
@@ -22,6 +25,7 @@ def solved(way: int = 1, grad: bool = False, **options: Any) -> ic.Solution:
         return ic.solve(swing, Y0, 0, 3 * way, **options)
 
 
+@pytest.mark.pairwise
 @EVERY
 @WAYS
 @GRAD

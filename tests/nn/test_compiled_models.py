@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -107,15 +105,3 @@ def test_inductor() -> None:
     compiled = torch.compile(model)
     for size in (4, 4, 6):
         check(model, compiled, torch.randn(size, 3))
-
-
-def test_importing_isocline_does_not_load_the_compiler() -> None:
-    """Nor does a solve: it takes longer to load than all the rest."""
-    program = (
-        "import sys, torch, isocline as ic;"
-        "before = 'torch._dynamo' in sys.modules;"
-        "ic.solve(lambda t, y: -y, torch.ones(1), 0.0, 1.0);"
-        "assert before or 'torch._dynamo' not in sys.modules;"
-        "assert 'torch._dynamo.eval_frame' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

@@ -62,7 +62,7 @@ def halting(start: float, length: float, pairs: int) -> dict[str, Any]:
 def test_the_order_holds_with_uneven_steps(make: Callable[[int], Any], p: int) -> None:
     simple = p > 8
     field, exact, length = (swayed, swaying, 12.0) if simple else (knotted, unknotted, 1.5)
-    first = {4: 22, 5: 20, 6: 18}.get(p, 24 if p < 4 else 15)
+    first = {4: 20, 5: 19, 6: 18}.get(p, 20 if p < 4 else 15)
     counts, errors = [], []
     for n in (round(2 ** (k / 4)) for k in range(first, 29)):
         with torch.no_grad():

@@ -1,4 +1,8 @@
-"""Gradients through Adams methods: a history is carried on, and times move the weights."""
+"""Gradients through Adams methods: a history is carried on, and times move the weights.
+
+Every adjoint meets every method and output; the quick suite runs a share of the product
+(`pairwise`).
+"""
 
 import functools
 from typing import Any
@@ -37,6 +41,7 @@ def exact(way: str, output: str, reverse: bool) -> Gradients:
     return gradients_of(OUTPUTS[output], reverse=reverse, adjoint=ic.Direct(), **WAYS[way])
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("adjoint", CHECKPOINTED)
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from ..known import Watched, order_of, swing
 BASES = ("euler", "midpoint", "heun", "bosh3", "rk4", "dopri5", "tsit5", "dop853")
 METHODS = [*map(ic.Reversible, BASES), ic.ALF(), ic.ALF(damping=0.999)]
 EVERY = pytest.mark.parametrize("method", METHODS, ids=repr)
+STEPS = pytest.mark.parametrize("steps", [250, pytest.param(1000, marks=pytest.mark.slow)])
 Y0 = torch.tensor([1.2, -0.4], dtype=torch.float64)
 
 
@@ -52,8 +53,9 @@ def there_and_back(method: Any, times: list[float]) -> tuple[Tensor, Tensor, Mem
 
 
 @EVERY
-def test_a_thousand_steps_and_back(method: Any) -> None:
-    times = [0.3 + 0.01 * k for k in range(1001)]
+@STEPS
+def test_many_steps_and_back(method: Any, steps: int) -> None:
+    times = [0.3 + 0.01 * k for k in range(steps + 1)]
     end, back, memory = there_and_back(method, times)
     assert (end - Y0).abs().max() > 0.1
     torch.testing.assert_close(back, Y0, rtol=0, atol=1e-12)
@@ -63,10 +65,11 @@ def test_a_thousand_steps_and_back(method: Any) -> None:
 
 
 @EVERY
-def test_back_over_a_thousand_uneven_steps(method: Any) -> None:
+@STEPS
+def test_back_over_many_uneven_steps(method: Any, steps: int) -> None:
     """Steps of lengths in the ratio of 1 to 3, as a controller may choose them."""
-    lengths = [0.01 * (2 + math.sin(0.37 * k)) for k in range(1000)]
-    times = [0.3 + sum(lengths[:k]) for k in range(1001)]
+    lengths = [0.01 * (2 + math.sin(0.37 * k)) for k in range(steps)]
+    times = [0.3 + sum(lengths[:k]) for k in range(steps + 1)]
     _, back, _ = there_and_back(method, times)
     torch.testing.assert_close(back, Y0, rtol=0, atol=1e-12)
 

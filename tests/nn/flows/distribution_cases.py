@@ -13,7 +13,7 @@ KINDS: dict[str, FieldCase] = {
     **{name: FIELDS[name] for name in ("planar", "conditional", "affine")},
     "pixels": PIXELS,
 }
-FAST = {"rtol": 1e-7, "atol": 1e-7}
+FAST = {"rtol": 1e-6, "atol": 1e-6}
 
 
 def points(over: FlowDistribution | FlowTransform, *batch: int) -> Tensor:

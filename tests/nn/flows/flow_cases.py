@@ -28,7 +28,7 @@ from isocline.nn import (
 )
 
 DTYPE = torch.float64
-TIGHT: dict[str, Any] = {"solver": "dop853", "rtol": 1e-11, "atol": 1e-11}
+TIGHT: dict[str, Any] = {"solver": "dop853", "rtol": 1e-9, "atol": 1e-9}
 # Equal steps: a smooth function of all inputs, whose differences carry no noise of step sizes.
 STEADY: dict[str, Any] = {"solver": "rk4", "dt0": 0.35}
 
