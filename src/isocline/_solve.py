@@ -122,8 +122,8 @@ def solve(
         raise InputTypeError("field", type(field).__name__, "a callable field(t, y, *args)")
     asked = None
     if compile and not args and event is None and not progress and stepping == "joint":
-        known = (solver, rtol, atol, controller, dt0, adjoint, norm, max_steps)
-        asked, found = _recalled(field, y0, t0, t1, save, known, throw)
+        numbers, others = (rtol, atol, dt0), (solver, controller, adjoint, norm, max_steps)
+        asked, found = _recalled(field, y0, t0, t1, save, numbers, others, throw)
         if found is not None:
             return found
     save = _check_save(save)
@@ -191,13 +191,14 @@ def _recalled(
     t0: float | Tensor,
     t1: float | Tensor,
     save: SaveAt | None,
+    numbers: tuple[Any, ...],
     settings: tuple[Any, ...],
     throw: bool,
 ) -> tuple[Hashable | None, Solution | None]:
     """What is asked for, if it can be remembered; its solution, if it was prepared before."""
     from .compile import recall  # much of torch comes with it
 
-    asked = recall.question(y0, t0, t1, save, settings)
+    asked = recall.question(y0, t0, t1, save, numbers, settings)
     known = None if asked is None else recall.recalled(field, asked)
     if known is None:
         return asked, None

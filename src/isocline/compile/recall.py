@@ -58,14 +58,22 @@ _KNOWN: dict[int, tuple[weakref.ref[Any], dict[Hashable, Known]]] = {}
 
 
 def question(
-    y0: Any, t0: Any, t1: Any, save: SaveAt | None, settings: tuple[Hashable, ...]
+    y0: Any,
+    t0: Any,
+    t1: Any,
+    save: SaveAt | None,
+    numbers: tuple[Any, ...],
+    settings: tuple[Hashable, ...],
 ) -> Hashable | None:
     """What a solve asks for besides its field; None where that has to be looked at each time.
 
     Args:
         y0, t0, t1, save: as the user gave them.
+        numbers: settings that may be tensors, whose values may change.
         settings: all else that was given.
     """
+    if any(type(number) not in (float, int, type(None)) for number in numbers):
+        return None
     if type(y0) not in (Tensor, torch.nn.Parameter) or y0.device.type != "cpu" or active():
         return None
     if type(t0) not in (float, int) or type(t1) not in (float, int):
@@ -85,11 +93,12 @@ def question(
     asked = (
         (y0.shape, y0.dtype, y0.requires_grad, torch.is_grad_enabled()),
         (t0 < t1, *times),
+        numbers,
         settings,
     )
     try:
         hash(asked)
-    except TypeError:  # tolerances that are tensors, say
+    except TypeError:  # a controller of the user's own, say
         return None
     return asked
 

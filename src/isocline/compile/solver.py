@@ -61,8 +61,13 @@ class CompiledSolver(CompleteSolver, WholeSolver):
             common.append(torch.empty(packing.batch or 1))
         if vectors:
             common += [_vector(plan.rtol, packing), _vector(plan.atol, packing)]
-        slots = zip(program.slots, used, strict=True)
-        self._common = common + [x.contiguous() if slot.dynamic else x for slot, x in slots]
+        self._common = [*common, *used]
+        # Those with a batch are read as if they were contiguous. A copy serves one solve.
+        self._copied = [
+            len(common) + i
+            for i, (slot, x) in enumerate(zip(program.slots, used, strict=True))
+            if slot.dynamic and not x.is_contiguous()
+        ]
         self._driven: Driven | None = None
 
     @property
@@ -94,7 +99,12 @@ class CompiledSolver(CompleteSolver, WholeSolver):
 
     def prepared(self, artifact: Artifact) -> list[Tensor]:
         """What an artifact takes after its own inputs, from the tensors as they are now."""
-        return artifact.prepared(self._common, len(self.used))
+        common = self._common
+        if self._copied:
+            common = list(common)
+            for place in self._copied:
+                common[place] = common[place].contiguous()
+        return artifact.prepared(common, len(self.used))
 
     def bind(self, field: Field, packing: Packing) -> CompleteStepper:
         """A stepper over the field, a `PackedField`, that this was made for."""
