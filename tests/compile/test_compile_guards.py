@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import isocline as ic
 from isocline.compile import tracing
+from isocline.compile.building import Artifact
 from isocline.compile.solver import CompiledSolver
 from isocline.problem import PackedField
 
@@ -160,7 +161,7 @@ def test_cotangents_lie_in_memory_as_they_are_read(monkeypatch: pytest.MonkeyPat
         made.append(CompiledSolver(*given))
         return made[-1]
 
-    monkeypatch.setattr(program, "built", lambda traced, *_: Watching(traced.graph))
+    monkeypatch.setattr(program, "built", lambda traced, *_: Artifact(Watching(traced.graph).run))
     monkeypatch.setattr(fitting, "CompiledSolver", kept)
     y0 = states(3).requires_grad_()
     ic.solve(lambda t, y: -y, y0, 0.0, 1.0, compile=True, save=ic.SaveAt(dense=True), **SHORT)
