@@ -37,7 +37,7 @@ EVERY_ADJOINT = pytest.mark.parametrize(
     ],
 )
 EVERY_KIND = pytest.mark.parametrize("adjoint", FEW.values(), ids=list(FEW))
-TIGHT = {"solver": "dop853", "rtol": 1e-10, "atol": 1e-10}
+TIGHT = {"solver": "dop853", "rtol": 1e-11, "atol": 1e-11}
 
 
 def leaves(**values: float | list[float]) -> dict[str, Tensor]:

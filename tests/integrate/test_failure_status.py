@@ -109,7 +109,7 @@ def test_a_blow_up_stops_before_the_singularity(method: Method, way: int, grad: 
     assert len(sol.ts) == sol.stats.steps_accepted
     early = (way * sol.ts) < 0.9
     exact = 1 / (1 - way * sol.ts[early])
-    torch.testing.assert_close(sol.ys[early, 0], exact, rtol=3e-3, atol=1e-3)
+    torch.testing.assert_close(sol.ys[early, 0], exact, rtol=2e-2, atol=1e-3)
 
 
 @ADAPTIVE_ONES
