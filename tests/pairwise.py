@@ -7,6 +7,8 @@ options with one another differently, so that many methods meet all pairs of tho
 the product is marked slow.
 """
 
+from typing import Any
+
 import pytest
 
 
@@ -23,14 +25,27 @@ def chosen(main: int, sizes: list[int], values: list[int]) -> bool:
     )
 
 
-def is_quick(item: pytest.Item) -> bool:
+def is_quick(item: Any) -> bool:
     """Whether the quick suite runs this case of a test with at least three parametrisations."""
-    axes: list[tuple[int, int]] = []
-    for mark in item.iter_markers("parametrize"):
-        names, values = mark.args
-        name = names.split(",")[0].strip() if isinstance(names, str) else names[0]
-        axes.append((len(values), item.callspec.indices[name]))  # type: ignore[attr-defined]
+    axes = [place_in(mark, item.callspec.params) for mark in item.iter_markers("parametrize")]
     assert len(axes) >= 3, f"{item.nodeid}: two parametrisations have no pairs to leave out"
     axes.sort(key=lambda axis: -axis[0])
     (_, main), *options = axes
     return chosen(main, [size for size, _ in options], [value for _, value in options])
+
+
+def place_in(mark: pytest.Mark, params: dict[str, Any]) -> tuple[int, int]:
+    """The number of values of a parametrisation, and which of them a case has."""
+    names, given = mark.args
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",")]
+    rows = [
+        row.values if hasattr(row, "marks") else tuple(row) if len(names) > 1 else (row,)
+        for row in given
+    ]
+    (place,) = (
+        place
+        for place, row in enumerate(rows)
+        if all(params[name] is value for name, value in zip(names, row, strict=True))
+    )
+    return len(rows), place

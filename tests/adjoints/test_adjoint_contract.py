@@ -1,4 +1,7 @@
-"""Every adjoint, every kind of output: against finite differences, and against `Direct`."""
+"""Every adjoint, every kind of output: against finite differences, and against `Direct`.
+
+Of products with methods the quick suite runs every pair (`pairwise`).
+"""
 
 from __future__ import annotations
 
@@ -99,6 +102,7 @@ def test_checkpointed_is_direct_when_times_need_no_gradient(name: str, output: s
     assert not mismatches(found, direct_gradients(chosen, False, False, "tsit5"), 1e-12)
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("output", ["steps_ts", "dense_everything"])
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "tsit5"])
 @pytest.mark.parametrize("name", CHECKPOINTED)

@@ -118,7 +118,7 @@ def swung(adjoint: Any, method: Any, steps: int, order: int) -> dict[str, Tensor
 @pytest.mark.parametrize("order", [1, 2])
 @EVERY
 def test_of_a_system_that_separates(method: Any, order: int) -> None:
-    found, want = (swung(adjoint, method, 10, order) for adjoint in (STEPBACK, DIRECT))
+    found, want = (swung(adjoint, method, 6, order) for adjoint in (STEPBACK, DIRECT))
     assert not mismatches(found, want, 1e-10)
 
 

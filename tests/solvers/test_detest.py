@@ -35,7 +35,7 @@ from ..known import ADAPTIVE, promise
 from .detest import ARENSTORF, DETEST, PLEIADES, Problem
 
 TOLERANCES = [10.0**-k for k in range(3, 11)]
-QUICK, LONG = 10.0, 4e3
+QUICK, LONG = 7.0, 4e3
 PROBLEMS = [*DETEST.values(), PLEIADES, ARENSTORF]
 EVERY_PROBLEM = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 ORBITS = pytest.mark.parametrize("problem", [PLEIADES, ARENSTORF], ids=lambda problem: problem.name)

@@ -76,7 +76,10 @@ def test_a_stiff_step_is_differentiated_exactly(method: Method) -> None:
 @EVERY
 def test_and_so_is_its_gradient(method: Method) -> None:
     function = functools.partial(one_step, method)
-    assert torch.autograd.gradgradcheck(function, stiff_inputs(), atol=1e-6, rtol=1e-4)
+    # Along random directions rather than every element.
+    assert torch.autograd.gradgradcheck(
+        function, stiff_inputs(), atol=1e-6, rtol=1e-4, fast_mode=True
+    )
 
 
 @EVERY

@@ -47,7 +47,7 @@ def converges(error: Callable[[int], float], order: int) -> None:
     found: list[tuple[int, float]] = []
     floor = 0.0
     # Of a low order even the finest counts are clear, and the others need not be tried.
-    for n in COUNTS[-8:-2] if order < 5 else COUNTS[-6:] if order == 5 else COUNTS:
+    for n in COUNTS[-9:-4] if order < 5 else COUNTS[-6:] if order == 5 else COUNTS:
         worst = error(n)
         # Errors that no longer fall are rounding, of which a method with large weights has more.
         if worst < CLEAN or (found and found[-1][1] <= worst < 1e-10):
@@ -60,7 +60,7 @@ def converges(error: Callable[[int], float], order: int) -> None:
     measured = order_of(counts, errors, corrected=False)
     # Rounding ends the count early where the order is high. A leading error that is small next to
     # the following one, as Verner's is, then makes the method look better than it is.
-    above = 0.5 if counts[-1] > 40 else 2.0
+    above = 0.5 if order < 5 or counts[-1] > 40 else 2.0
     assert order - 0.25 < measured < order + above, (measured, finest)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -47,13 +48,13 @@ def changed(table: Tableau, changes: Mapping[Place, Number]) -> Tableau:
 
 @EVERY
 def test_no_digit_can_change_unnoticed(table: Tableau) -> None:
-    # Any decimal of a decimal coefficient, the first and the last one that counts among them, and
-    # the numerator's last digit of a rational one.
+    # Any decimal of a decimal coefficient, the last one that counts among them, and the numerator's
+    # last digit of a rational one. A larger change shows more: sums are linear.
     last = 24 if table.digits is None else table.digits - 1
     for field, i, j in places(table):
         value = getattr(table, field)
         entry = value[i][j] if isinstance(value[0], tuple) else value[j]
-        amounts = [Fraction(1), Fraction(-1, 10), Fraction((-1) ** j, 10**last)]
+        amounts = [Fraction((-1) ** j, 10**last)]
         if table.digits is None:
             amounts.append(Fraction(1, Fraction(entry).denominator))
         for amount in amounts:
@@ -104,12 +105,14 @@ def shifts(table: Tableau) -> Iterator[Mapping[Place, Number]]:
             }
 
 
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("table", TABLEAUS.values(), ids=lambda table: table.name)
-def test_no_sum_preserving_change_goes_unnoticed(table: Tableau) -> None:
+def test_no_sum_preserving_change_goes_unnoticed(table: Tableau, every: int) -> None:
+    """At once every fifth change of the tables with many conditions."""
     # These pass the table's own check, so the order conditions have to see them.
     rounding = worst_defect(table)  # 1e-7 for Vern6, whose rows have entries of 4000
     assert rounding < 2e-7
-    for change in shifts(table):
+    for change in islice(shifts(table), 0, None, every if table.order > 6 else 1):
         assert worst_defect(changed(table, change)) > max(5e-8, 10 * rounding), change
 
 

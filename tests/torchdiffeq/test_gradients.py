@@ -1,5 +1,6 @@
 """Gradients: exact for `odeint`, from the reverse solve for `odeint_adjoint`, and of what."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -52,12 +53,17 @@ def arguments(method: str) -> dict[str, Any]:
     return {"method": method, "options": {"step_size": 0.05} if method in FIXED else None}
 
 
+@functools.cache
+def exact_gradients() -> list[Tensor]:
+    return gradients(odeint, rtol=1e-10, atol=1e-10)
+
+
 @EVERY
 def test_both_gradients_agree_as_far_as_steps_allow(method: str) -> None:
     low = method in ("fehlberg2", "adaptive_heun")
     tight = {"rtol": 1e-6, "atol": 1e-6} if low else {"rtol": 1e-7, "atol": 1e-7}
     found = gradients(odeint_adjoint, **arguments(method), **tight)
-    exact = gradients(odeint, rtol=1e-10, atol=1e-10)
+    exact = exact_gradients()
     first_order = ("euler", "implicit_euler")
     rough = 0.3 if method in first_order else 5e-3 if method in FIXED else 1e-3
     for one, other in zip(found, exact, strict=True):

@@ -53,7 +53,9 @@ def measured(solve: Callable[[int], Tensor], exact: Tensor, counts: list[int]) -
 
 
 @pytest.mark.parametrize("method", FIXED)
-@pytest.mark.parametrize("way", [1, -1], ids=["rising", "falling"])
+@pytest.mark.parametrize(
+    "way", [1, pytest.param(-1, marks=pytest.mark.slow)], ids=["rising", "falling"]
+)
 def test_order_on_a_field_that_depends_on_time(method: str, way: int) -> None:
     t = times(0.3, 1.8) if way > 0 else times(1.8, 0.3)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Normal
@@ -36,6 +36,7 @@ def grown(t0: float, t1: float) -> float:
 
 
 @given(events, batches, times, st.sampled_from([torch.float32, torch.float64]), divergences)
+@settings(max_examples=12)
 def test_any_shape_dtype_and_span(
     event: tuple[int, ...],
     batch: tuple[int, ...],
@@ -44,10 +45,10 @@ def test_any_shape_dtype_and_span(
     divergence: object,
 ) -> None:
     torch.manual_seed(0)
-    tolerance, settings = 1e-8, TIGHT
+    tolerance, options = 1e-8, TIGHT
     if dtype == torch.float32:
-        tolerance, settings = 1e-4, {"rtol": 1e-6, "atol": 1e-6}
-    flow = CNF(grow, event, t0=span[0], t1=span[1], divergence=divergence, **settings).to(dtype)
+        tolerance, options = 1e-4, {"rtol": 1e-6, "atol": 1e-6}
+    flow = CNF(grow, event, t0=span[0], t1=span[1], divergence=divergence, **options).to(dtype)
     x = torch.randn(*batch, *event, dtype=dtype)
     scale = grown(*span)
     expected = Normal(0.0, torch.tensor(scale, dtype=dtype)).log_prob(x).flatten(len(batch)).sum(-1)

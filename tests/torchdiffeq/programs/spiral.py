@@ -9,7 +9,7 @@ import torch.optim as optim
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--method", choices=["dopri5", "rk4", "implicit_adams"], default="dopri5")
-parser.add_argument("--iterations", type=int, default=30)
+parser.add_argument("--iterations", type=int, default=16)
 parser.add_argument("--adjoint", action="store_true")
 args = parser.parse_args()
 
