@@ -120,6 +120,18 @@ def test_bad_input_is_refused_as_ever() -> None:
         ic.solve(field, states(4, 2), 0.0, torch.inf, compile=True)
 
 
+def test_a_tensor_replaced_before_the_backward_pass_is_still_there_for_it() -> None:
+    found = []
+    for fast in (False, True, True):
+        field, start = Growth(), torch.ones(4, 2, dtype=torch.float64).requires_grad_()
+        ys = ic.solve(field, start, 0.0, 1.0, compile=fast).ys
+        field.share = torch.zeros(4, 1, dtype=torch.float64)
+        gc.collect()
+        found.append(torch.autograd.grad(ys.square().sum(), [start, field.rate]))
+    for fast in found[1:]:
+        same(found[0], fast)
+
+
 def test_a_field_that_is_gone_is_forgotten() -> None:
     field = Growth()
     check(field, states(4, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ __all__ = ["CompiledSolver"]
 class CompiledSolver(CompleteSolver, WholeSolver):
     """The solver proper with compiled steps, for one field and one tolerance.
 
-    It does not hold the field, so that it may be remembered for as long as that lives.
+    It holds neither the field nor its tensors, so that it may be remembered for as long as the
+    field lives. Who goes back over a solve holds the tensors, by `versions`.
 
     Args:
         solver: the solver proper.
@@ -52,8 +54,7 @@ class CompiledSolver(CompleteSolver, WholeSolver):
     ) -> None:
         super().__init__(solver)
         self.program, self.packing, self.start, self.pull = program, packing, start, pull
-        self.used = used
-        self._tensors = tuple(tensor for tensor in used if tensor.requires_grad)
+        self._used = [weakref.ref(tensor) for tensor in used]
         vectors = program.request.vectors
         self.tolerances = (1.0, 1.0) if vectors else (float(plan.rtol), float(plan.atol))
         common: list[Tensor] = []
@@ -61,10 +62,10 @@ class CompiledSolver(CompleteSolver, WholeSolver):
             common.append(torch.empty(packing.batch or 1))
         if vectors:
             common += [_vector(plan.rtol, packing), _vector(plan.atol, packing)]
-        self._common = [*common, *used]
+        self._own = common
         # Those with a batch are read as if they were contiguous. A copy serves one solve.
         self._copied = [
-            len(common) + i
+            i
             for i, (slot, x) in enumerate(zip(program.slots, used, strict=True))
             if slot.dynamic and not x.is_contiguous()
         ]
@@ -73,24 +74,33 @@ class CompiledSolver(CompleteSolver, WholeSolver):
     @property
     def depends_on(self) -> tuple[Tensor, ...]:
         """The tensors that require grad, in the order in which their gradients are added up."""
-        return self._tensors
+        return tuple(tensor for tensor in self.used if tensor.requires_grad)
+
+    @property
+    def used(self) -> list[Tensor]:
+        """The tensors that the steps depend on."""
+        found = [reference() for reference in self._used]
+        alive = [tensor for tensor in found if tensor is not None]
+        if len(alive) < len(found):
+            raise AssertionError("a tensor of the field is gone before its solve was")
+        return alive
 
     @property
     def has_slopes(self) -> bool:
         """Whether its steps have interpolants."""
         return self.program.request.stages
 
-    def versions(self) -> list[int]:
-        """How often each tensor was written to."""
-        return [-1 if tensor.is_inference() else tensor._version for tensor in self.used]
+    def versions(self) -> list[tuple[Tensor, int]]:
+        """The tensors, each with how often it was written to."""
+        return [(tensor, _version(tensor)) for tensor in self.used]
 
-    def demand_unchanged(self, versions: Sequence[int]) -> None:
-        """Raise GradientError if a tensor was written to since it had one of `versions`.
+    def demand_unchanged(self, versions: Sequence[tuple[Tensor, int]]) -> None:
+        """Raise GradientError if a tensor was written to since it had its version.
 
         A backward pass over other values would be wrong.
         """
-        for tensor, before, now in zip(self.used, versions, self.versions(), strict=True):
-            if before != now:
+        for tensor, before in versions:
+            if before != _version(tensor):
                 raise GradientError(
                     f"a tensor of shape {tuple(tensor.shape)} that the field uses was changed in "
                     "place after the solve, before its backward pass: the gradient would be that "
@@ -99,12 +109,10 @@ class CompiledSolver(CompleteSolver, WholeSolver):
 
     def prepared(self, artifact: Artifact) -> list[Tensor]:
         """What an artifact takes after its own inputs, from the tensors as they are now."""
-        common = self._common
-        if self._copied:
-            common = list(common)
-            for place in self._copied:
-                common[place] = common[place].contiguous()
-        return artifact.prepared(common, len(self.used))
+        used = self.used
+        for place in self._copied:
+            used[place] = used[place].contiguous()
+        return artifact.prepared([*self._own, *used], len(used))
 
     def bind(self, field: Field, packing: Packing) -> CompleteStepper:
         """A stepper over the field, a `PackedField`, that this was made for."""
@@ -225,6 +233,11 @@ class _CompiledStep(Step):
             assert last is not None
             slopes = [first, *slopes, last]
         return self.stepper.piece(self.t, self.t_next, self.y0, torch.stack(slopes))
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was written to; inference tensors do not count."""
+    return -1 if tensor.is_inference() else tensor._version
 
 
 def _vector(tolerance: Any, packing: Packing) -> Tensor:
