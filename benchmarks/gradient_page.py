@@ -15,7 +15,8 @@ __all__ = ["PAGE", "adjoints", "versions", "write_part"]
 
 PAGE = Path("docs/results/gradients.md")
 
-PARTS = ("memory", "time")
+PARTS = ("memory", "time", "mlp1", "mlp128", "wide", "conv", "held")
+"""In their order on the page; each is written by itself, so that it can be measured again alone."""
 
 HEAD = """# What gradients cost
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from gradient_fields import CASES, Case
+from gradient_fields import Case
 from gradient_page import versions
 from timing import Timing
 
-__all__ = ["DEFAULT", "PLAIN", "Measured", "part"]
+__all__ = ["DEFAULT", "PLAIN", "Held", "Measured", "head", "memory_table", "report"]
 
 DEFAULT = "isocline, as it comes"
 PLAIN = "torchdiffeq odeint"
@@ -44,7 +45,7 @@ def faster(
     ]
 
 
-def report(case: Case, measured: dict[tuple[str, float], Measured], rounds: int) -> list[str]:
+def report(case: Case, measured: dict[tuple[str, float], Measured], rounds: int) -> str:
     """One field as Markdown: a row for each candidate, its numbers in the order of tolerances."""
     tolerances = " / ".join(f"{tol:g}" for tol in case.tolerances)
     how = f"t from 0 to {case.end:g}, {rounds} rounds, rtol {tolerances}."
@@ -67,7 +68,7 @@ def report(case: Case, measured: dict[tuple[str, float], Measured], rounds: int)
             " / ".join(f"{one.gradient_error:.0e}" for one in mine.values()),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    return "\n".join(lines)
 
 
 def least_and_mean(ratios: list[float]) -> str:
@@ -76,19 +77,27 @@ def least_and_mean(ratios: list[float]) -> str:
     return f"{min(ratios):.2f} ({np.exp(np.mean(np.log(ratios))):.2f})"
 
 
-def memory_table(found: dict[str, list[tuple[float, int, int]]]) -> list[str]:
-    """Peak bytes on the convolutional field: (tolerance, evaluations, bytes) by candidate."""
+class Held(NamedTuple):
+    """What one candidate holds at one tolerance."""
+
+    tolerance: float
+    evaluations: int
+    bytes: int
+
+
+def memory_table(found: dict[str, list[Held]]) -> str:
+    """Peak bytes on the convolutional field, by candidate."""
     lines = ["### Memory on the convolutional field", ""]
-    tolerances = (f"rtol {tol:g}" for tol in CASES["conv"].tolerances)
+    tolerances = [f"rtol {one.tolerance:g}" for one in found[PLAIN]]
     head = ["peak, MiB", *tolerances, "less than `odeint`, times", "evaluations"]
     lines += [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for name, rows in found.items():
-        cells = [f"{memory / 2**20:.0f}" for _, _, memory in rows]
+        cells = [f"{row.bytes / 2**20:.0f}" for row in rows]
         pairs = zip(rows, found[PLAIN], strict=True)
-        cells.append(" / ".join(f"{plain[2] / row[2]:.1f}" for row, plain in pairs))
-        cells.append(" / ".join(str(evaluations) for _, evaluations, _ in rows))
+        cells.append(" / ".join(f"{plain.bytes / row.bytes:.1f}" for row, plain in pairs))
+        cells.append(" / ".join(str(row.evaluations) for row in rows))
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    return "\n".join(lines)
 
 
 HEAD = """## Time beside torchdiffeq and diffrax
@@ -104,15 +113,6 @@ time: read the ratios, which still move by a tenth or more where other programs 
 """
 
 
-def part(
-    measured: dict[str, dict[tuple[str, float], Measured]],
-    rounds: dict[str, int],
-    memory: dict[str, list[tuple[float, int, int]]],
-) -> str:
-    """The part of the page."""
-    lines = [HEAD + f"@versions, {versions('torchdiffeq', 'diffrax', 'jax')}.", ""]
-    for key, found in measured.items():
-        lines += report(CASES[key], found, rounds[key])
-    if memory:
-        lines += memory_table(memory)
-    return "\n".join(lines).rstrip()
+def head() -> str:
+    """How to read the tables that follow."""
+    return HEAD + f"@versions, {versions('torchdiffeq', 'diffrax', 'jax')}."

@@ -3,7 +3,8 @@
 Solve, loss and gradient of weights and initial state, float32, on one thread: dopri5 and the
 averaged norm on all sides, and isocline's own defaults besides. Every candidate runs at several
 tolerances, so that times can be compared at equal accuracy: of the state at the end, and of the
-gradient, both against a solve in float64. Writes a part of the page on gradients.
+gradient, both against a solve in float64. Writes the parts of the page that are on time, and what
+the candidates hold in memory on the convolutional field.
 
     python benchmarks/gradient_time.py [--rounds 9] [--cases mlp1 mlp128 wide conv]
                                        [--out docs/results/gradients.md]
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from gradient_fields import CASES, Case, Counted
 from gradient_page import PAGE, adjoints, write_part
-from gradient_tables import DEFAULT, PLAIN, Measured, part
+from gradient_tables import DEFAULT, PLAIN, Held, Measured, head, memory_table, report
 from timing import interleaved
 from torch import Tensor
 
@@ -187,30 +188,30 @@ def off(found: np.ndarray, right: np.ndarray) -> float:
     return float(np.linalg.norm(found - right) / np.linalg.norm(right))
 
 
-def memory_of(name: str) -> list[tuple[float, int, int]]:
-    """Tolerance, evaluations and peak bytes of one candidate on the conv field, in this process."""
+def memory_of(name: str) -> list[Held]:
+    """What one candidate holds on the conv field, in this process, from few steps to many."""
     case = CASES["conv"]
     torch.set_num_threads(1)
     ours = Torch(case)
     step = ours.steps()[name]
     ours.train(step, case.tolerances[0])  # the gradients stay, and are no cost of the next run
     found = []
-    for tol in case.tolerances:
+    for tol in (*case.tolerances, 1e-6):
         Counted.evaluations = 0
         memory = peak_bytes(lambda tol=tol: ours.train(step, tol))  # type: ignore[misc]
         assert memory is not None
-        found.append((tol, Counted.evaluations, memory))
+        found.append(Held(tol, Counted.evaluations, memory))
     return found
 
 
-def memories() -> dict[str, list[tuple[float, int, int]]]:
+def memories() -> dict[str, list[Held]]:
     """The same of all candidates, in a process of its own each."""
-    found: dict[str, list[tuple[float, int, int]]] = {}
+    found: dict[str, list[Held]] = {}
     for name in Torch(CASES["conv"]).steps():
         command = [sys.executable, __file__, "--memory-of", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode == 0:
-            found[name] = json.loads(done.stdout)
+            found[name] = [Held(*row) for row in json.loads(done.stdout)]
     return found
 
 
@@ -225,14 +226,13 @@ def main() -> None:
     if options.memory_of:
         print(json.dumps(memory_of(options.memory_of)))
         return
-    rounds = {key: max(2, round(options.rounds * CASES[key].share)) for key in options.cases}
-    measured = {}
+    write_part(options.out, "time", head())
     for key in options.cases:
-        measured[key] = measure(CASES[key], rounds[key])
+        rounds = max(2, round(options.rounds * CASES[key].share))
+        write_part(options.out, key, report(CASES[key], measure(CASES[key], rounds), rounds))
         print(f"{key}: done", flush=True)
-    text = part(measured, rounds, memories() if "conv" in measured else {})
-    print(text)
-    write_part(options.out, "time", text)
+    if "conv" in options.cases:
+        write_part(options.out, "held", memory_table(memories()))
 
 
 if __name__ == "__main__":
