@@ -120,7 +120,7 @@ def _check_possible(given: Settings) -> None:
         raise InputError(
             "adjoint",
             f'{type(given.adjoint).__name__} with stepping="per_sample"',
-            "Checkpointed() or Direct()",
+            "Checkpointed(), Direct() or Backsolve()",
         )
     if given.save.dense or given.save.fn is not None:
         option = "dense=True" if given.save.dense else "fn="

@@ -24,6 +24,12 @@ ADJOINTS: dict[str, Any] = {
     "auto": ic.Checkpointed(slots="auto", state_budget=500, graph_budget=0),
 }
 
+CONTINUOUS: dict[str, Any] = {
+    "backsolve": ic.Backsolve(),
+    "backsolve_checkpoints": ic.Backsolve(checkpoints=2),
+}
+"""Those whose gradient is that of the exact solution, to the tolerance of a solve of their own."""
+
 BATCH = 6
 
 

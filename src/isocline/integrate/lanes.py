@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -134,6 +135,12 @@ class LaneTolerance:
             self.atol = self.atol.index_select(0, lanes)
         if isinstance(self.rtol, Tensor):
             self.rtol = self.rtol.index_select(0, lanes)
+
+    def of(self, lanes: Tensor) -> LaneTolerance:
+        """That of some of the lanes."""
+        found = copy(self)
+        found.keep(lanes)
+        return found
 
     def scale(self, *states: Tensor) -> Tensor:
         """For states at one end of a step, or at both."""
