@@ -17,6 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import isocline as ic
+from isocline.adjoints.lane_states import LaneStates
+from isocline.integrate import integrate_samples
+from isocline.samples import SampleField, SamplePlan, SampleProblem
+from isocline.state import Packing
 
 from .lane_cases import (
     BATCH,
@@ -244,6 +248,52 @@ def test_a_drift_of_constant_steps_is_told_in_parts_of_the_state(sign: float) ->
     ).ys  # fmt: skip
     with pytest.warns(ic.GradientWarning, match=r"in sample 0 at t = 0 .* 49\.8 % of its size"):
         end.sum().backward()
+
+
+def test_a_known_state_at_the_very_start_of_a_reverse_step_puts_y_right() -> None:
+    """Steps of a power of two end where those of the forward solve did, and none drifts twice."""
+    y0 = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    rate = torch.tensor([6.0, 0.1, 3.0], dtype=torch.float64)
+    ys = ic.solve(
+        lambda t, y, rate: -rate.unsqueeze(1) * y, y0, 0.0, 1.0, args=(ic.PerSample(rate),),
+        adjoint=ic.Backsolve(), stepping="per_sample", save=ic.SaveAt(steps=True), solver="euler",
+        controller=ic.Constant(), dt0=0.125,
+    ).ys  # fmt: skip
+    ys[-1].sum().backward()  # without a warning
+    assert off(y0.grad[:, 0], (1 - 0.125 * rate) ** 8) < 1e-12
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_states_are_kept_evenly_over_the_steps_of_each_sample(count: int) -> None:
+    """At most so many, more than a third of them if there are steps, from a stride to the next."""
+    steps = torch.tensor([1, 2, 5, 11, 16, 40])
+    y0 = torch.randn(len(steps), 2, dtype=torch.float64)
+    packing = Packing.of(y0)
+    field = SampleField(lambda t, y: y.flip(1), packing)
+    zeros = torch.zeros(len(steps), dtype=torch.float64)
+    problem = SampleProblem(field, y0, zeros, 0.125 * steps.double())
+    keeper = LaneStates(problem, count)
+    plan = SamplePlan(
+        solver=ic.Tsit5(), controller=ic.Constant(), rtol=0.0, atol=1.0, norm=torch.Tensor.norm,
+        dt0=zeros + 0.125, save=ic.SaveAt(), max_steps=50,
+    )  # fmt: skip
+    integrate_samples(problem, plan, recorder=keeper)
+    samples, clocks, states = keeper.kept()
+    exact = solved_by_exp(y0[samples], clocks)
+    assert off(states, exact) < 1e-6
+    for sample, total in enumerate(steps.tolist()):
+        numbers = (clocks[samples == sample] / 0.125).round().long()
+        assert min(total, (count + 1) // 2) <= len(numbers) <= count or not len(numbers)
+        assert len(numbers) or total > count == 1
+        stride = int(numbers[0]) if len(numbers) else 1
+        assert numbers.tolist() == [stride * (i + 1) for i in range(len(numbers))]
+        assert stride & (stride - 1) == 0
+
+
+def solved_by_exp(y0: Tensor, t: Tensor) -> Tensor:
+    """The flow of a swap of two numbers."""
+    even, odd = t.cosh().unsqueeze(1), t.sinh().unsqueeze(1)
+    return even * y0 + odd * y0.flip(1)
 
 
 def test_a_reverse_solve_that_stops_names_its_samples() -> None:

@@ -183,7 +183,7 @@ class _Solves:
             last = output.clocks[between:] == problem.t1.index_select(0, samples)
             g_t1.index_add_(0, samples, own[between:] * last)
             if g_ts is not None:
-                g_ts.view(-1).index_add_(0, output.wanted, own[:between])
+                g_ts.view(-1).index_add_(0, output.wanted, own[: len(output.wanted)])
             place += count
         return [g_t0, g_t1, g_ts]
 
