@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import isocline as ic
+from isocline.compile.native.binding import Entry, adopted, handles
 from isocline.state import tree_leaves, tree_rebuild
 
 
@@ -40,6 +42,34 @@ class Interpreted:
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return list(self.graph(*inputs))
+
+    def entry(self) -> Entry:
+        """What the driver calls, as it calls machine code: inputs are taken over, outputs given."""
+
+        def run(
+            container: int, inputs: Any, count: int, outputs: Any, room: int, *unused: int
+        ) -> int:
+            taken = [adopted(handle) for handle in inputs[:count]]
+            # An artifact's outputs lie in memory of their own, one element after another.
+            found = [x.clone(memory_format=torch.contiguous_format) for x in self.run(taken)]
+            if len(found) != room:
+                return 1
+            for place, handle in enumerate(handles(found)):
+                outputs[place] = handle
+            return 0
+
+        self._kept = RUN(run)  # for as long as the driver may call it
+        return Entry(ctypes.cast(self._kept, ctypes.c_void_p).value, None)
+
+
+_POINTERS = ctypes.POINTER(ctypes.c_void_p)
+
+RUN = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    *(ctypes.c_void_p, _POINTERS, ctypes.c_size_t, _POINTERS, ctypes.c_size_t),
+    *(ctypes.c_void_p, ctypes.c_void_p),
+)
+"""`AOTInductorModelContainerRun`: container, inputs and outputs with their numbers, two more."""
 
 
 def answers(
