@@ -195,7 +195,7 @@ def test_the_conditions_are_as_stated(problem: Problem) -> None:
     """By the transition matrices to the end, of Magnus' method of order 4 over each step."""
     every = ic.SaveAt(t0=True, steps=True, dense=True)
     with torch.no_grad():
-        sol = ic.solve(problem, problem.start(), 0.0, problem.t1, rtol=1e-7, atol=1e-7, save=every)
+        sol = ic.solve(problem, problem.start(), 0.0, problem.t1, rtol=1e-9, atol=1e-9, save=every)
     lengths = sol.ts.diff()
 
     def jacobians(part: float) -> Tensor:
