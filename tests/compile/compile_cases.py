@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,34 +35,6 @@ def states(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-class Interpreted:
-    """Runs a traced graph as it is: all that a compiled step does, but for the compiler."""
-
-    def __init__(self, graph: GraphModule) -> None:
-        self.graph = graph
-
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        return list(self.graph(*inputs))
-
-    def entry(self) -> Entry:
-        """What the driver calls, as it calls machine code: inputs are taken over, outputs given."""
-
-        def run(
-            container: int, inputs: Any, count: int, outputs: Any, room: int, *unused: int
-        ) -> int:
-            taken = [adopted(handle) for handle in inputs[:count]]
-            # An artifact's outputs lie in memory of their own, one element after another.
-            found = [x.clone(memory_format=torch.contiguous_format) for x in self.run(taken)]
-            if len(found) != room:
-                return 1
-            for place, handle in enumerate(handles(found)):
-                outputs[place] = handle
-            return 0
-
-        self._kept = RUN(run)  # for as long as the driver may call it
-        return Entry(ctypes.cast(self._kept, ctypes.c_void_p).value, None)
-
-
 _POINTERS = ctypes.POINTER(ctypes.c_void_p)
 
 RUN = ctypes.CFUNCTYPE(
@@ -70,6 +43,36 @@ RUN = ctypes.CFUNCTYPE(
     *(ctypes.c_void_p, ctypes.c_void_p),
 )
 """`AOTInductorModelContainerRun`: container, inputs and outputs with their numbers, two more."""
+
+
+class Interpreted:
+    """Runs a traced graph as it is: all that a compiled step does, but for the compiler.
+
+    Attributes:
+        entry: for the driver, which calls it as it calls machine code.
+    """
+
+    def __init__(self, graph: GraphModule) -> None:
+        self.graph = graph
+        self._callback = RUN(self._called)  # kept for as long as the driver may call it
+        self.entry = Entry(ctypes.cast(self._callback, ctypes.c_void_p).value, None)
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return list(self.graph(*inputs))
+
+    def _called(self, _: Any, inputs: Any, count: int, outputs: Any, room: int, *__: Any) -> int:
+        """Inputs are taken over; outputs lie in memory of their own, one element after another."""
+        try:
+            with torch.no_grad():
+                found = self.run([adopted(handle) for handle in inputs[:count]])
+            assert len(found) == room
+            owned = [x.clone(memory_format=torch.contiguous_format) for x in found]
+            for place, handle in enumerate(handles(owned)):
+                outputs[place] = handle
+        except Exception:
+            traceback.print_exc()
+            return 1
+        return 0
 
 
 def answers(

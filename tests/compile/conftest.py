@@ -53,7 +53,7 @@ def interpret(patch: pytest.MonkeyPatch, driven: bool) -> list[str]:
         made.append(what)
         graph, before = apply(traced.graph, passes, traced.held)
         runner = Interpreted(graph)
-        return Artifact(runner.run, before, runner.entry() if driven else None)
+        return Artifact(runner.run, before, runner.entry if driven else None)
 
     forget(patch)
     patch.setattr(program, "built", built)
