@@ -19,9 +19,10 @@ settings.load_profile("isocline")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What `pairwise` leaves out is slow; before pytest chooses by marks."""
+    """What `pairwise` and `in_turn` leave out is slow; before pytest chooses by marks."""
     for item in items:
-        if item.get_closest_marker("pairwise") and not is_quick(item):
+        marked = item.get_closest_marker("pairwise") or item.get_closest_marker("in_turn")
+        if marked and not is_quick(item):
             item.add_marker(pytest.mark.slow)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import isocline as ic
+from isocline.compile.native.binding import Entry, adopted, handles
 from isocline.state import tree_leaves, tree_rebuild
 
 
@@ -32,14 +35,46 @@ def states(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
+_POINTERS = ctypes.POINTER(ctypes.c_void_p)
+
+RUN = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    *(ctypes.c_void_p, _POINTERS, ctypes.c_size_t, _POINTERS, ctypes.c_size_t),
+    *(ctypes.c_void_p, ctypes.c_void_p),
+)
+"""`AOTInductorModelContainerRun`: container, inputs and outputs with their numbers, two more."""
+
+
 class Interpreted:
-    """Runs a traced graph as it is: all that a compiled step does, but for the compiler."""
+    """Runs a traced graph as it is: all that a compiled step does, but for the compiler.
+
+    Attributes:
+        entry: for the driver, which calls it as it calls machine code.
+    """
 
     def __init__(self, graph: GraphModule) -> None:
         self.graph = graph
+        self._callback = RUN(self._called)  # kept for as long as the driver may call it
+        self.entry = Entry(ctypes.cast(self._callback, ctypes.c_void_p).value, None)
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return list(self.graph(*inputs))
+
+    def _called(self, _: Any, inputs: Any, count: int, outputs: Any, room: int, *__: Any) -> int:
+        """Inputs are taken over; outputs lie in memory of their own, one element after another."""
+        try:
+            with torch.no_grad():
+                found = self.run([adopted(handle) for handle in inputs[:count]])
+            assert len(found) == room
+            unique = {id(x): x for x in found}
+            owned = [x.clone(memory_format=torch.contiguous_format) for x in unique.values()]
+            made = dict(zip(unique, handles(owned), strict=True))
+            for place, x in enumerate(found):  # results that are one tensor have one handle
+                outputs[place] = made[id(x)]
+        except Exception:
+            traceback.print_exc()
+            return 1
+        return 0
 
 
 def answers(

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 import isocline as ic
 
-from ..known import ADAPTIVE
+from ..known import ADAPTIVE, one_of_each_kind
 
-EXPLICIT = [m for m in ADAPTIVE if issubclass(m, ic.solvers.ExplicitRungeKutta)]
+EXPLICIT = one_of_each_kind(
+    [method for method in ADAPTIVE if issubclass(method, ic.solvers.ExplicitRungeKutta)]
+)
 
 ADJOINTS: dict[str, Any] = {
     "direct": ic.Direct(),
