@@ -1,6 +1,7 @@
 """One thread, one seed, the same hypothesis examples on every run, and products thinned."""
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 from torch.distributions import Distribution
 
 from .pairwise import is_quick
+
+# Glue code runs once a step: to compile it takes half as long without optimisation, in tests' time.
+os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
 
 torch.set_num_threads(1)
 settings.register_profile(
