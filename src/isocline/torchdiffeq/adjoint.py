@@ -65,6 +65,12 @@ def odeint_adjoint(
     task = Task.of(func, y0, t, rtol, atol, method, options, event_fn, explicit or ())
     steps = task.steps()
     reverse = _reverse(task, method, adjoint_method, adjoint_options)
+    if task.apart or reverse.apart:
+        raise InputError(
+            "options['stepping']",
+            '"per_sample" for odeint_adjoint, whose reverse solve steps jointly',
+            "`odeint`, whose gradient is exact, and needs no more memory than its steps",
+        )
     if len(t) == 1 and event_fn is None:
         return alone(y0)
     adjoint: Backsolve | None = None
