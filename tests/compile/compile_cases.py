@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import isocline as ic
+from isocline.compile.native.binding import Entry, adopted, handles
 from isocline.state import tree_leaves, tree_rebuild
 
 
@@ -32,14 +35,40 @@ def states(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
+_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_size_t
+_HANDLES = ctypes.POINTER(ctypes.c_void_p)
+_RUN = ctypes.CFUNCTYPE(
+    ctypes.c_int32, _POINTER, _HANDLES, _SIZE, _HANDLES, _SIZE, _POINTER, _POINTER
+)
+
+
 class Interpreted:
-    """Runs a traced graph as it is: all that a compiled step does, but for the compiler."""
+    """Runs a traced graph as it is: all that a compiled step does, but for the compiler.
+
+    `entry` is for the driver, which calls it as it would an artifact.
+    """
 
     def __init__(self, graph: GraphModule) -> None:
         self.graph = graph
+        self._callback = _RUN(self._called)
+        self.entry = Entry(ctypes.cast(self._callback, ctypes.c_void_p).value, None)
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return list(self.graph(*inputs))
+
+    def _called(self, _: Any, inputs: Any, count: int, outputs: Any, wanted: int, *__: Any) -> int:
+        try:
+            with torch.no_grad():
+                found = self.run([adopted(inputs[i]) for i in range(count)])
+            assert len(found) == wanted
+            first = {id(x): i for i, x in reversed(list(enumerate(found)))}
+            for i, handle in enumerate(handles(found)):
+                # An artifact gives one handle for results that are one tensor.
+                outputs[i] = handle if first[id(found[i])] == i else outputs[first[id(found[i])]]
+        except Exception:
+            traceback.print_exc()
+            return 1
+        return 0
 
 
 def answers(

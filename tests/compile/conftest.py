@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from isocline.compile import fitting, program
+from isocline.compile import fitting, program, recall
 from isocline.compile.building import Artifact
 from isocline.compile.passes import apply
 
@@ -48,3 +48,16 @@ def interpreted(fresh: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(program, "built", built)
     return made
+
+
+@pytest.fixture
+def interpreted_whole(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, and the driver runs them."""
+
+    def built(traced, passes, cache, what):
+        graph, before = apply(traced.graph, passes, traced.held)
+        made = Interpreted(graph)
+        return Artifact(made.run, before, made.entry)
+
+    monkeypatch.setattr(program, "built", built)
+    monkeypatch.setattr(recall, "_KNOWN", {})

@@ -12,6 +12,7 @@ from torch import Tensor
 import isocline as ic
 from isocline.compile import recall
 from isocline.compile.native import whole
+from isocline.compile.native.binding import adopted, handles
 from isocline.compile.native.library import driver
 
 RATE = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
@@ -183,6 +184,14 @@ def test_backward_again_and_after_the_graph_was_let_go(driven: list[bool]) -> No
         assert torch.equal(one, other)
         assert torch.equal(one, third)
     assert driven == [True]
+
+
+def test_tensors_of_handles_are_let_go() -> None:
+    tensor = torch.zeros(3)
+    (handle,) = handles([tensor])
+    assert tensor._use_count() == 2
+    assert adopted(handle) is tensor
+    assert tensor._use_count() == 1
 
 
 def test_second_derivatives(driven: list[bool]) -> None:

@@ -16,12 +16,13 @@ from torch import Tensor
 from ..adjoints import Adjoint, Checkpointed
 from ..errors import CompileWarning
 from ..events import Event
-from ..problem import Plan, Problem
+from ..problem import PackedField, Plan, Problem
 from ..solvers.explicit import ExplicitRungeKutta
 from ..transforms import active
 from .anatomy import Anatomy
 from .building import BuildError
 from .cache import Cache, CacheError
+from .native.whole import can_drive
 from .passes import Passes
 from .program import Program, Request, Subject
 from .solver import CompiledSolver
@@ -103,18 +104,36 @@ def _compiled(
 
     known, anatomy = _find(packed.func, evaluate)
     of_args = _dissected(packed.args, "args") if packed.args else None
-    tensors = _tensors(anatomy, of_args)
-    fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
-    subject = Subject(packed.func, packed.args, packed.packing, tensors, fixed, anatomy)
+    subject = _subject(packed, anatomy, of_args)
     program = known.program(request, subject, of_args)
+    tensors = subject.tensors
     wanted = adjoint is not None and (
         problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
     )
     start = program.start(subject) if plan.dt0 is None else None
-    pull = program.pull(subject) if wanted else None
+    kept = None
+    if wanted and isinstance(adjoint, Checkpointed) and can_drive(plan):
+        kept = program.kept(subject, adjoint.graph_budget)
     used = [tensors[place] for place in program.tensors]
-    ready = CompiledSolver(solver, plan, packed.packing, program, used, start, pull)
+    ready = CompiledSolver(solver, plan, packed.packing, program, used, start, kept, _again)
+    if kept is None:
+        ready.prepare(packed, pulls=wanted)
     return replace(plan, solver=ready)
+
+
+def _subject(packed: PackedField, anatomy: Anatomy, of_args: Anatomy | None) -> Subject:
+    tensors = _tensors(anatomy, of_args)
+    fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
+    return Subject(packed.func, packed.args, packed.packing, tensors, fixed, anatomy)
+
+
+@contextlib.contextmanager
+def _again(packed: PackedField) -> Iterator[Subject]:
+    """A field that was compiled before, while further formulas of it are traced."""
+    with torch.inference_mode(False), _no_hooks():
+        anatomy = anatomy_of(packed.func) or _dissected(packed.func, "field")
+        of_args = _dissected(packed.args, "args") if packed.args else None
+        yield _subject(packed, anatomy, of_args)
 
 
 def _demand_fit(

@@ -102,12 +102,7 @@ class Formula:
         with torch.no_grad(), standing_in(self.tensors, given.held):
             first = given.own[0] if given.own else field(given.clock[0], given.y)
             y1, slopes = self._stages(field, given, first, self.tableau.stages)
-            ratio = self._ratio(given, y1, slopes)
-            if self.tableau.fsal:
-                wanted = [slopes[-1], *(slopes[1:-1] if self.stages else ())]
-            else:
-                wanted = slopes if self.stages else []
-        return (y1, ratio, *wanted)
+            return self._results(given, y1, slopes)
 
     def slope(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """(clock, y) -> slope at the start."""
@@ -148,32 +143,91 @@ class Formula:
         """
         given = self.layout.split(inputs, 1 + self.stages)
         with torch.enable_grad():
-            y = given.y.detach().requires_grad_()
-            held = [
-                fake.detach().requires_grad_(tensor.requires_grad)
-                for fake, tensor in zip(given.held, self.tensors, strict=True)
-            ]
-            leaves = replace(given, y=y, held=held)
+            leaves = self._leaves(given)
             field = self._field(leaves)
-            wanted = [tensor for tensor in held if tensor.requires_grad]
-            with standing_in(self.tensors, held):
+            with standing_in(self.tensors, leaves.held):
                 count = self.tableau.stages if self.stages else self.tableau.needed
-                y1, slopes = self._stages(field, leaves, field(given.clock[0], y), count)
-            outputs, weights = [y1], [given.own[0]]
-            if self.stages:
-                outputs += slopes
-                weights += given.own[1].view(len(slopes), -1).unbind()
-            pairs = [pair for pair in zip(outputs, weights, strict=True) if pair[0].requires_grad]
-            found = torch.autograd.grad(
-                [output for output, _ in pairs],
-                [y, *wanted],
-                [weight for _, weight in pairs],
-                allow_unused=True,
-            )
-        for total, gradient in zip(given.totals, found[1:], strict=True):
+                first = field(leaves.clock[0], leaves.y)
+                y1, slopes = self._stages(field, leaves, first, count)
+            of_slopes = given.own[1].view(len(slopes), -1).unbind() if self.stages else ()
+            pairs = [(y1, given.own[0]), *zip(slopes, of_slopes, strict=False)]
+            return self._pulled(given, pairs, leaves, [leaves.y])
+
+    def kept(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """A step and its pull-back in one, to be split in two: see `splitting.py`.
+
+        (clock, y, slope at the start if the method knows it, cotangent of y1, those of the last
+        `links` slopes) -> what `step` gives, cotangent of y, that of the slope at the start.
+        """
+        table = self.tableau
+        given = self.layout.split(inputs, 1 + int(table.fsal) + bool(self.links))
+        with torch.enable_grad():
+            leaves = self._leaves(given)
+            field = self._field(leaves)
+            known = [given.own[0].detach().requires_grad_()] if table.fsal else []
+            with standing_in(self.tensors, leaves.held):
+                first = known[0] if known else field(leaves.clock[0], leaves.y)
+                y1, slopes = self._stages(field, leaves, first, table.stages)
+            results = self._results(given, y1.detach(), [slope.detach() for slope in slopes])
+            cotangents = given.own[len(known) :]
+            linked = slopes[len(slopes) - self.links :]
+            of_slopes = cotangents[1].view(self.links, -1).unbind() if self.links else ()
+            pairs = [(y1, cotangents[0]), *zip(linked, of_slopes, strict=True)]
+            return (*results, *self._pulled(given, pairs, leaves, [leaves.y, *known]))
+
+    def pull_start(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """(clock, y, cotangent of the slope at the start) -> cotangent of y."""
+        given = self.layout.split(inputs, 1)
+        with torch.enable_grad():
+            leaves = self._leaves(given)
+            with standing_in(self.tensors, leaves.held):
+                slope = self._field(leaves)(leaves.clock[0], leaves.y)
+            return self._pulled(given, [(slope, given.own[0])], leaves, [leaves.y])
+
+    @property
+    def links(self) -> int:
+        """How many of the last slopes of a kept step have cotangents.
+
+        All where they are wanted; else the last if the next step begins with it.
+        """
+        return self.tableau.stages if self.stages else int(self.tableau.fsal)
+
+    # --- gradients --------------------------------------------------------------------------
+
+    def _leaves(self, given: _Inputs) -> _Inputs:
+        """The inputs with leaves in the place of what gradients go to."""
+        held = [
+            fake.detach().requires_grad_(tensor.requires_grad)
+            for fake, tensor in zip(given.held, self.tensors, strict=True)
+        ]
+        return replace(given, y=given.y.detach().requires_grad_(), held=held)
+
+    def _pulled(
+        self,
+        given: _Inputs,
+        pairs: Sequence[tuple[Tensor, Tensor]],
+        leaves: _Inputs,
+        starts: Sequence[Tensor],
+    ) -> tuple[Tensor, ...]:
+        """Cotangents of `starts`; gradients of the tensors are added to the totals."""
+        pairs = [pair for pair in pairs if pair[0].requires_grad]
+        wanted = [tensor for tensor in leaves.held if tensor.requires_grad]
+        if not pairs:  # a slope that depends on nothing
+            return tuple(map(torch.zeros_like, starts))
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            [output for output, _ in pairs],
+            [*starts, *wanted],
+            [weight for _, weight in pairs],
+            allow_unused=True,
+        )
+        count = len(starts)
+        for total, gradient in zip(given.totals, found[count:], strict=True):
             if gradient is not None:
                 total.add_(gradient)
-        return (found[0],)
+        return tuple(
+            torch.zeros_like(start) if gradient is None else gradient
+            for start, gradient in zip(starts, found[:count], strict=True)
+        )
 
     # --- parts ------------------------------------------------------------------------------
 
@@ -224,6 +278,15 @@ class Formula:
         if table.fsal and count == table.stages:
             return stage, slopes
         return y + h * _weighted(slopes, table.b), slopes
+
+    def _results(self, given: _Inputs, y1: Tensor, slopes: list[Tensor]) -> tuple[Tensor, ...]:
+        """What a step gives."""
+        ratio = self._ratio(given, y1, slopes)
+        if self.tableau.fsal:
+            wanted = [slopes[-1], *(slopes[1:-1] if self.stages else ())]
+        else:
+            wanted = slopes if self.stages else []
+        return (y1, ratio, *wanted)
 
     def _ratio(self, given: _Inputs, y1: Tensor, slopes: list[Tensor]) -> Tensor:
         if not self.adaptive:

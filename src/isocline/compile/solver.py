@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import weakref
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..solvers.tableau import CENTRE
 from ..state import Packing
 from .building import Artifact
 from .native.whole import Driven, solved
-from .program import Program
+from .program import KeptSteps, Program, Subject
 
 __all__ = ["CompiledSolver"]
 
@@ -39,7 +40,8 @@ class CompiledSolver(CompleteSolver, WholeSolver):
         program: the compiled formulas.
         used: the tensors that they depend on.
         start: chooses the first step, where that is wanted.
-        pull: pulls steps back, where that will be asked for.
+        kept: steps that keep what their pull-back needs, where that is wanted.
+        again: makes a field, as a problem has it, the subject of further formulas.
     """
 
     def __init__(
@@ -50,10 +52,13 @@ class CompiledSolver(CompleteSolver, WholeSolver):
         program: Program,
         used: Sequence[Tensor],
         start: Artifact | None,
-        pull: Artifact | None,
+        kept: KeptSteps | None,
+        again: Callable[[PackedField], AbstractContextManager[Subject]],
     ) -> None:
         super().__init__(solver)
-        self.program, self.packing, self.start, self.pull = program, packing, start, pull
+        self.program, self.packing, self.start, self.kept = program, packing, start, kept
+        self._again = again
+        self._pull: Artifact | None = None
         self._used = [weakref.ref(tensor) for tensor in used]
         vectors = program.request.vectors
         self.tolerances = (1.0, 1.0) if vectors else (float(plan.rtol), float(plan.atol))
@@ -84,6 +89,19 @@ class CompiledSolver(CompleteSolver, WholeSolver):
         if len(alive) < len(found):
             raise AssertionError("a tensor of the field is gone before its solve was")
         return alive
+
+    def prepare(self, field: PackedField, *, pulls: bool) -> None:
+        """Have steps that keep nothing ready, and their pull-back: compile what is not yet."""
+        _ = self.program.step
+        if pulls and self._pull is None:
+            with self._again(field) as subject:
+                self._pull = self.program.pull(subject)
+
+    def pulling(self, field: PackedField) -> Artifact:
+        """Pulls steps back that kept nothing."""
+        self.prepare(field, pulls=True)
+        assert self._pull is not None
+        return self._pull
 
     @property
     def has_slopes(self) -> bool:
@@ -191,14 +209,12 @@ class _CompiledStepper(CompleteStepper):
                 slopes = y.new_zeros(self.program.rows, y.numel())
             own.append(_plain(slopes.reshape(-1)))
         self.field.evaluations += self.program.evaluations_per_pull
-        pull = self.compiled.pull
-        assert pull is not None
+        pull = self.compiled.pulling(self.field)
         return pull.run([self._clock, y, *own, *self._common_of_pull, *totals])[0]
 
     @functools.cached_property
     def _common_of_pull(self) -> list[Tensor]:
-        assert self.compiled.pull is not None
-        return self.compiled.prepared(self.compiled.pull)
+        return self.compiled.prepared(self.compiled.pulling(self.field))
 
     def outline(self, t: float, t_next: float, y: Tensor) -> DensePiece:
         return self.piece(t, t_next, y, y.detach().new_zeros(self.program.rows, y.numel()))

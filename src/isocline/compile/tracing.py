@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
 from ..errors import IsoclineError
 
-__all__ = ["Traced", "Untraceable", "standing_in", "trace", "traces_so_far", "written"]
+__all__ = ["Traced", "Untraceable", "is_view", "standing_in", "trace", "traces_so_far", "written"]
 
 Body = Callable[..., tuple[Tensor, ...]]
 
@@ -61,6 +61,12 @@ class Traced:
         inputs = (*self.inputs[:first], *kept)
         held = range(first, len(inputs))
         return Traced(self.graph, inputs, _text(self.graph, inputs), held), used
+
+    def part(self, graph: Graph, inputs: Sequence[Tensor], held: Sequence[int]) -> Traced:
+        """Another graph over nodes of this one, with inputs of its own."""
+        module = GraphModule(self.graph, graph)
+        places = range(held[0], held[-1] + 1) if held else range(0)
+        return Traced(module, tuple(inputs), _text(module, inputs), places)
 
 
 _traces = 0
@@ -239,6 +245,13 @@ def written(node: Node) -> Iterator[Node]:
         if part.alias_info is not None and part.alias_info.is_write:
             values = value if isinstance(value, (list, tuple)) else [value]
             yield from (written for written in values if isinstance(written, Node))
+
+
+def is_view(node: Node) -> bool:
+    """Whether a node lies in the memory of its first input."""
+    if node.target is operator.getitem:
+        return is_view(node.all_input_nodes[0])
+    return bool(getattr(node.target, "is_view", False))
 
 
 def _origin(node: Node) -> Node:

@@ -44,7 +44,7 @@ class Frame(Structure):
 
     _fields_ = [
         ("method", Method),
-        *((name, Entry) for name in ("start", "step", "pull")),
+        *((name, Entry) for name in ("start", "step")),
         *((name, c_double) for name in ("rtol", "atol")),
         *((name, c_int64) for name in ("size", "wide", "of_step", "of_start")),
     ]
@@ -73,7 +73,7 @@ class Task(Structure):
         ("ts_count", c_int64),
         ("keeps_t1", c_int64),
         ("out", c_void_p),
-        ("records", c_int64),
+        *((name, c_int64) for name in ("records", "keeps", "kept")),
     ]
 
 
@@ -91,8 +91,9 @@ class Pull(Structure):
     """A walk back."""
 
     _fields_ = [
+        *((name, Entry) for name in ("replay", "kept", "start")),
         ("given", c_void_p),
-        *((name, c_int64) for name in ("common_count", "total_count")),
+        *((name, c_int64) for name in ("of_replay", "of_kept", "of_start", "totals")),
         ("cotangents", c_void_p),
     ]
 
@@ -112,6 +113,7 @@ def handles(tensors: Iterable[Tensor]) -> Any:
 
 def adopted(handle: int) -> Tensor:
     """The tensor of a handle, which is ours from now on."""
-    capsule = _CAPSULE(handle, None, None)
-    found: Tensor = torch._C._aoti.alloc_tensor_by_stealing_from_void_ptr(capsule)
-    return found
+    # The function of this name for a single handle copies it, and leaves it.
+    stolen = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs
+    found: list[Tensor] = stolen([_CAPSULE(handle, None, None)])
+    return found[0]

@@ -7,22 +7,20 @@
 // artifact takes over.
 
 #include "steps.h"
+#include "walk.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <vector>
 
 namespace isocline {
 
 // --- a solve -------------------------------------------------------------------------------------
-
-void add(const std::vector<Tensor>& tensors, std::vector<Handle>& inputs) {
-  for (const Tensor& tensor : tensors) inputs.push_back(tensor.another());
-}
 
 class Solve {
  public:
@@ -35,6 +33,8 @@ class Solve {
         control_(control),
         task_(task),
         controller_(control),
+        step_(frame.step),
+        keeping_(task.keeps > 0),
         targets_(task.targets, task.targets + task.target_count),
         ts_(task.ts, task.ts + task.ts_count),
         of_step_(given, given + frame.of_step),
@@ -47,8 +47,8 @@ class Solve {
         times_{0.0, 0.0, frame.rtol, frame.atol},
         clock_(Tensor::over(times_, 4)) {}
 
-  // Go on for some seconds; whether the solve has ended.
-  bool drive(double seconds) {
+  // Go on for some seconds, or until the solve has ended or wants other steps.
+  Pause drive(double seconds) {
     using Clock = std::chrono::steady_clock;
     auto end = Clock::now() + std::chrono::duration<double>(seconds);
     try {
@@ -58,15 +58,24 @@ class Solve {
           status_ = SUCCESS;
         } else if (accepted_ + rejected_ == task_.max_steps) {
           status_ = MAX_STEPS;
+        } else if (keeping_ && accepted_ == task_.keeps) {
+          return STEP_WANTED;
         } else {
           attempt();
-          if (status_ == GOING && Clock::now() >= end) return false;
+          if (status_ == GOING && Clock::now() >= end) return TURN;
         }
       }
     } catch (...) {
       status_ = BROKEN;
     }
-    return true;
+    return ENDED;
+  }
+
+  // From here on, steps that keep nothing. Takes over the handles, as the constructor does.
+  void resume(const Artifact& step, const Handle* given, int64_t count) {
+    keeping_ = false;
+    step_ = step;
+    of_step_ = std::vector<Tensor>(given, given + count);
   }
 
   Report report() const {
@@ -82,9 +91,12 @@ class Solve {
     return index < steps_.size() ? steps_[index].y : y_;
   }
 
-  // Lets go of all states but the first.
+  // Lets go of all states but the first, and of what steps kept.
   void forget() {
-    for (size_t i = 1; i < steps_.size(); ++i) steps_[i].y = Tensor();
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      if (i) steps_[i].y = Tensor();
+      steps_[i].kept.clear();
+    }
     if (!steps_.empty()) y_ = Tensor();
     of_step_.clear();
     of_start_.clear();
@@ -92,13 +104,11 @@ class Solve {
 
   // The cotangent of the start.
   Tensor pull(const Pull& with) const {
-    return frame_.wide ? pull_as<double>(with) : pull_as<float>(with);
+    if (frame_.wide) return Walk<double>(frame_, steps_, ts_, with).back();
+    return Walk<float>(frame_, steps_, ts_, with).back();
   }
 
  private:
-  template <typename T>
-  Tensor pull_as(const Pull& with) const;
-
   void begin() {
     std::vector<Handle> inputs = first_inputs(task_.t0, task_.t1);
     add(of_start_, inputs);
@@ -131,14 +141,19 @@ class Solve {
     std::vector<Handle> inputs = first_inputs(t_, t_next);
     if (frame_.method.fsal) inputs.push_back(slope_.another());
     add(of_step_, inputs);
-    int64_t slopes = frame_.method.rows ? frame_.method.rows - 2 * frame_.method.fsal : 0;
-    auto found = call(frame_.step, inputs, 2 + frame_.method.fsal + slopes);
+    auto found = call(step_, inputs, first_kept() + (keeping_ ? task_.kept : 0));
     double ratio = *found[1].data<double>();
     if (controller_.decide(h, ratio)) {
       accept(t_next, h, found);
     } else {
       reject(h, ratio, found);
     }
+  }
+
+  // Results of a step before those that it keeps: state, ratio, slopes.
+  int64_t first_kept() const {
+    const Method& method = frame_.method;
+    return 2 + method.fsal + (method.rows ? method.rows - 2 * method.fsal : 0);
   }
 
   double next_time() {
@@ -166,7 +181,12 @@ class Solve {
     h_ = cut_short ? std::max(tried_, h) : h;
     ++accepted_;
     finite_ = true;
-    if (task_.records) steps_.push_back({t_, t_next, before, rows_, std::move(y_)});
+    if (task_.records) {
+      std::vector<Tensor> kept(
+          std::make_move_iterator(found.begin() + first_kept()),
+          std::make_move_iterator(found.end()));
+      steps_.push_back({t_, t_next, before, rows_, std::move(y_), keeping_, std::move(kept)});
+    }
     t_ = t_next;
     y_ = std::move(found[0]);
     if (frame_.method.fsal) slope_ = std::move(found[2]);
@@ -213,7 +233,8 @@ class Solve {
   std::vector<const T*> slopes(const std::vector<Tensor>& found) const {
     std::vector<const T*> all;
     if (frame_.method.fsal) all.push_back(slope_.data<T>());
-    for (size_t i = 2 + frame_.method.fsal; i < found.size(); ++i) all.push_back(found[i].data<T>());
+    for (int64_t i = 2 + frame_.method.fsal; i < first_kept(); ++i)
+      all.push_back(found[i].data<T>());
     if (frame_.method.fsal) all.push_back(found[2].data<T>());
     return all;
   }
@@ -222,6 +243,8 @@ class Solve {
   const Control control_;
   const Task task_;
   Controller controller_;
+  Artifact step_;  // takes the steps, and keeps what the way back needs of them, or does not
+  bool keeping_;
   std::vector<double> targets_, ts_;
   std::vector<Tensor> of_step_, of_start_;  // what artifacts are given after their own inputs
   Tensor y_, slope_, culprit_;
@@ -235,52 +258,6 @@ class Solve {
   Status status_ = GOING;
   std::vector<Taken> steps_;
 };
-
-// --- the way back --------------------------------------------------------------------------------
-
-template <typename T>
-Tensor Solve::pull_as(const Pull& with) const {
-  const Method& method = frame_.method;
-  const int64_t size = frame_.size;
-  const T* cotangents = reinterpret_cast<const T*>(with.cotangents);
-  const std::vector<Tensor> given(with.given, with.given + with.common_count + with.total_count);
-  double times[] = {0.0, 0.0, frame_.rtol, frame_.atol};
-  const Tensor clock = Tensor::over(times, 4);
-  const Tensor slopes = method.rows ? Tensor::zeros(method.rows * size, frame_.wide) : Tensor();
-  T* of_slopes = method.rows ? slopes.data<T>() : nullptr;
-  Tensor end = Tensor::zeros(size, frame_.wide);
-  std::vector<T> of_start;
-  for (size_t index = steps_.size(); index-- > 0;) {
-    const Taken& step = steps_[index];
-    bool between = false;
-    T* of_end = end.data<T>();
-    for (int64_t row = step.first_row; row < step.last_row; ++row) {
-      const T* cotangent = cotangents + row * size;
-      double at = row < static_cast<int64_t>(ts_.size()) ? ts_[row] : step.t_next;
-      if (at == step.t_next) {
-        add(of_end, cotangent, T(1), size);
-        continue;
-      }
-      if (!between) of_start.assign(size, T(0));
-      between = true;
-      add(of_start.data(), cotangent, T(1), size);
-      Basis basis(method, step.t, step.t_next, at);
-      for (int64_t j = 0; j < method.rows; ++j)
-        add(of_slopes + j * size, cotangent, static_cast<T>(basis.values[j]), size);
-    }
-    times[0] = step.t;
-    times[1] = step.t_next;
-    std::vector<Handle> inputs{clock.another(), step.y.another(), end.another()};
-    if (slopes) inputs.push_back(slopes.another());
-    add(given, inputs);
-    end = std::move(call(frame_.pull, inputs, 1)[0]);
-    if (between) {
-      add(end.data<T>(), of_start.data(), T(1), size);
-      std::fill(of_slopes, of_slopes + method.rows * size, T(0));
-    }
-  }
-  return end;
-}
 
 }  // namespace isocline
 
@@ -307,9 +284,13 @@ void* isocline_begin(
 }
 
 int32_t isocline_drive(void* solve, double seconds, Report* report) {
-  bool ended = static_cast<Solve*>(solve)->drive(seconds);
+  Pause pause = static_cast<Solve*>(solve)->drive(seconds);
   *report = static_cast<Solve*>(solve)->report();
-  return ended;
+  return pause;
+}
+
+void isocline_resume(void* solve, const Artifact* step, const Handle* given, int64_t count) {
+  static_cast<Solve*>(solve)->resume(*step, given, count);
 }
 
 Handle isocline_culprit(void* solve) { return static_cast<Solve*>(solve)->culprit(); }

@@ -48,6 +48,7 @@ def driver() -> ctypes.CDLL | None:
     for name, result, arguments in (
         ("begin", pointer, [*[pointer] * 4, whole]),
         ("drive", ctypes.c_int32, [pointer, ctypes.c_double, pointer]),
+        ("resume", None, [*[pointer] * 3, whole]),
         ("culprit", pointer, [pointer]),
         ("count", whole, [pointer]),
         ("steps", None, [pointer] * 3),

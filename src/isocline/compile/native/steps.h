@@ -91,7 +91,9 @@ void add(T* to, const T* from, T weight, int64_t size) {
 struct Taken {  // an accepted step
   double t, t_next;
   int64_t first_row, last_row;  // of output, counted from the first that a step gave
-  Tensor y;                     // state at its start; nothing if it is not kept
+  Tensor y;                     // state at its start; nothing if it is forgotten
+  bool keeps;                   // whether it kept what its pull-back needs,
+  std::vector<Tensor> kept;     // and that: perhaps nothing
 };
 
 }  // namespace isocline

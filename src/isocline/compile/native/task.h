@@ -18,7 +18,7 @@ struct Method {
 
 struct Frame {  // what all solves of one field with one method and tolerance have in common
   Method method;
-  Artifact start, step, pull;
+  Artifact start, step;
   double rtol, atol;
   int64_t size;    // elements of a state
   int64_t wide;    // whether they are doubles
@@ -41,7 +41,11 @@ struct Task {
   int64_t keeps_t1;
   char* out;        // rows of output
   int64_t records;  // whether the states at starts of steps are kept
+  int64_t keeps;    // how many accepted steps keep what their pull-back needs,
+  int64_t kept;     // and how many tensors that is for each
 };
+
+enum Pause : int32_t { TURN = 0, ENDED, STEP_WANTED };
 
 enum Status : int64_t { GOING = 0, SUCCESS, MAX_STEPS, UNDERFLOW_, NON_FINITE, BROKEN };
 
@@ -52,10 +56,11 @@ struct Report {
 };
 
 struct Pull {
-  // Inputs after the artifact's own, and what the gradients of the field's tensors are added to;
-  // the handles are taken over.
+  Artifact replay, kept, start;  // for steps taken again, those that kept something, and a slope
+  // Inputs of each after its own, and what the gradients of the field's tensors are added to; the
+  // handles are taken over.
   const Handle* given;
-  int64_t common_count, total_count;
+  int64_t of_replay, of_kept, of_start, totals;
   const char* cotangents;  // of the rows that steps gave
 };
 

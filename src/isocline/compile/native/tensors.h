@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -82,6 +83,10 @@ class Tensor {  // owns a handle
   Handle handle_ = nullptr;
 };
 
+inline void add(const std::vector<Tensor>& tensors, std::vector<Handle>& inputs) {
+  for (const Tensor& tensor : tensors) inputs.push_back(tensor.another());
+}
+
 struct Artifact {  // a compiled graph: what runs it, and what that is called with
   Run run;
   void* container;
@@ -94,7 +99,11 @@ inline std::vector<Tensor> call(
       artifact.container, inputs.data(), inputs.size(), raw.data(), count, nullptr, nullptr);
   std::vector<Tensor> found;
   found.reserve(count);
-  for (Handle handle : raw) found.emplace_back(handle);
+  for (size_t i = 0; i < count; ++i) {
+    // An artifact gives one handle for results that are one tensor.
+    size_t same = std::find(raw.begin(), raw.begin() + i, raw[i]) - raw.begin();
+    found.emplace_back(raw[i] && same < i ? found[same].another() : raw[i]);
+  }
   demand(error);
   return found;
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import math
 import weakref
 from array import array
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from ..building import Artifact
     from ..solver import CompiledSolver
 
-__all__ = ["Driven", "solved"]
+__all__ = ["Driven", "can_drive", "solved"]
 
 _TURN = 0.1
 """Seconds after which the driver lets Python look for an interrupt, and shows progress."""
+
+_ENDED, _STEP_WANTED = 1, 2
+"""Why the driver pauses, but for a turn."""
 
 _STATUS = {
     1: Status.SUCCESS,
@@ -60,12 +64,18 @@ class Driven:
             program.weights.data_ptr(),
             float(CENTRE),
         )
-        entries = [_entry(made) for made in (compiled.start, program.step, compiled.pull)]
         wide = packing.dtype is torch.float64
-        self.frame = Frame(method, *entries, *compiled.tolerances, packing.size, wide)
+        start = _entry(compiled.start)
+        self.frame = Frame(method, start, Entry(), *compiled.tolerances, packing.size, wide)
 
-    def framed(self, of_step: int, of_start: int) -> Frame:
-        """The frame for artifacts that are given so many inputs after their own."""
+    def framed(self, step: Artifact, of_step: int, of_start: int) -> Frame:
+        """The frame for a solve that begins with such steps.
+
+        Args:
+            step: a step.
+            of_step, of_start: how many inputs that and the start are given after their own.
+        """
+        self.frame.step = _entry(step)
         self.frame.of_step, self.frame.of_start = of_step, of_start
         return self.frame
 
@@ -73,9 +83,16 @@ class Driven:
     def of(cls, compiled: CompiledSolver) -> Driven | None:
         """This for `compiled`; None where there is no driver, or no machine code to drive."""
         library = driver()
-        if library is None or compiled.program.step.entry is None:
+        step = compiled.program.step if compiled.kept is None else compiled.kept.step
+        if library is None or step.entry is None:
             return None
         return cls(compiled, library)
+
+
+def can_drive(plan: Plan) -> bool:
+    """Whether the driver takes solves as they are planned."""
+    known = type(plan.controller) in (PID, Constant)
+    return known and not (plan.save.steps or plan.save.dense or plan.reduce is not None)
 
 
 def solved(driven: Driven, problem: Problem, plan: Plan, record: bool) -> Whole | None:
@@ -86,10 +103,7 @@ def solved(driven: Driven, problem: Problem, plan: Plan, record: bool) -> Whole 
         problem, plan: what and how.
         record: whether it will be walked back over.
     """
-    known = type(plan.controller) in (PID, Constant)
-    if not known or plan.save.steps or plan.save.dense or plan.reduce is not None:
-        return None
-    return _Solve(driven, problem, plan, record)
+    return _Solve(driven, problem, plan, record) if can_drive(plan) else None
 
 
 class _Solve(Whole):
@@ -99,6 +113,7 @@ class _Solve(Whole):
         self._driven, self._problem, self._plan = driven, problem, plan
         self._library = driven.library
         self._forgotten = False
+        self._kept = driven.compiled.kept if record else None
         y0 = driven.compiled.packed(problem.y0.detach())
         initial = _initial_times(problem, plan)
         count = len(initial) - plan.save.t0  # of the output times, those at t0
@@ -117,8 +132,9 @@ class _Solve(Whole):
     def _begun(self, y0: Tensor, out: int, record: bool) -> int:
         """The solve as the driver knows it, which will write its output to `out`."""
         driven, problem, plan = self._driven, self._problem, self._plan
-        compiled = driven.compiled
-        of_step, of_start = compiled.prepared(compiled.program.step), []
+        compiled, kept = driven.compiled, self._kept
+        step = compiled.program.step if kept is None else kept.step
+        of_step, of_start = compiled.prepared(step), []
         if plan.dt0 is None and compiled.start is not None:
             of_start = compiled.prepared(compiled.start)
         given = [*of_step, *of_start, y0]
@@ -140,11 +156,13 @@ class _Solve(Whole):
             plan.save.keeps_t1,
             out,
             record,
+            0 if kept is None else kept.steps,
+            0 if kept is None else kept.kept,
         )
         settings: Any = plan.controller
         control = _control(settings, driven.compiled.solver.error_order)
         begun = self._library.isocline_begin(
-            ctypes.byref(driven.framed(len(of_step), len(of_start))),
+            ctypes.byref(driven.framed(step, len(of_step), len(of_start))),
             ctypes.byref(control),
             ctypes.byref(task),
             handles(given),
@@ -155,7 +173,10 @@ class _Solve(Whole):
     def _drive(self) -> Any:
         """Drive to the end, and say how it went."""
         report, show = Report(), self._plan.on_step
-        while not self._library.isocline_drive(self._solve, _TURN, ctypes.byref(report)):
+        drive = self._library.isocline_drive
+        while (pause := drive(self._solve, _TURN, ctypes.byref(report))) != _ENDED:
+            if pause == _STEP_WANTED:
+                self._resume()
             if show is not None:
                 show(report.t)
         if show is not None:
@@ -164,6 +185,16 @@ class _Solve(Whole):
         per_step = self._driven.program.evaluations_per_step
         self._problem.field.evaluations += tried * per_step + 2 * chosen
         return report
+
+    def _resume(self) -> None:
+        """Go on with steps that keep nothing: the budget is spent."""
+        compiled = self._driven.compiled
+        compiled.prepare(self._problem.field, pulls=True)
+        step = compiled.program.step
+        given = compiled.prepared(step)
+        self._library.isocline_resume(
+            self._solve, ctypes.byref(_entry(step)), handles(given), len(given)
+        )
 
     def _judged(self, report: Any, initial: list[float], rows: Tensor) -> Outcome:
         problem, given = self._problem, report.rows
@@ -219,14 +250,20 @@ class _Solve(Whole):
     def pull(self, cotangents: Tensor, totals: Sequence[Tensor]) -> Tensor:
         """Walk back over the steps."""
         rows = cotangents.resolve_conj().resolve_neg().contiguous()
-        compiled = self._driven.compiled
-        assert compiled.pull is not None
-        common = compiled.prepared(compiled.pull)
-        tensors = handles([*common, *totals])
-        given = Pull(ctypes.addressof(tensors), len(common), len(totals), rows.data_ptr())
-        steps = self._library.isocline_count(self._solve)
-        self._problem.field.evaluations += steps * self._driven.program.evaluations_per_pull
-        return adopted(_made(self._library.isocline_pull(self._solve, ctypes.byref(given))))
+        compiled, field, kept = self._driven.compiled, self._problem.field, self._kept
+        count = self._library.isocline_count(self._solve)
+        again = count if kept is None else max(0, count - kept.steps)
+        artifacts: list[Artifact | None] = [compiled.pulling(field) if again else None, None, None]
+        if kept is not None:
+            artifacts[1:] = kept.pull, kept.start
+        given = [[] if made is None else compiled.prepared(made) for made in artifacts]
+        tensors = handles([*itertools.chain(*given), *totals])
+        counts = [*map(len, given), len(totals)]
+        entries = map(_entry, artifacts)
+        pull = Pull(*entries, ctypes.addressof(tensors), *counts, rows.data_ptr())
+        field.evaluations += again * self._driven.program.evaluations_per_pull
+        field.evaluations += kept is not None and kept.start is not None
+        return adopted(_made(self._library.isocline_pull(self._solve, ctypes.byref(pull))))
 
 
 def _entry(artifact: Artifact | None) -> Entry:

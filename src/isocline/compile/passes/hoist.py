@@ -8,13 +8,14 @@ step, in the start, and in the pull-back, where what autograd keeps of it is hoi
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from ..tracing import written
+from ..tracing import is_view, written
 
 __all__ = ["hoist", "invariant"]
 
@@ -106,30 +107,32 @@ def _computing(graph: GraphModule, kept: list[Node], found: list[Node]) -> Graph
 
 def _wanted(node: Node, fixed: set[Node]) -> bool:
     """Whether a node is to be an input: no view, a tensor, and used by something that moves."""
-    if node.op != "call_function" or _is_view(node) or not isinstance(node.meta.get("val"), Tensor):
+    if node.op != "call_function" or is_view(node) or not isinstance(node.meta.get("val"), Tensor):
         return False
     return _moves(node, fixed)
 
 
 def _moves(node: Node, fixed: set[Node]) -> bool:
     """Whether something that moves uses a node, itself or a view of it."""
-    return any(user not in fixed or (_is_view(user) and _moves(user, fixed)) for user in node.users)
+    return any(user not in fixed or (is_view(user) and _moves(user, fixed)) for user in node.users)
 
 
-def _is_view(node: Node) -> bool:
-    return bool(getattr(node.target, "is_view", False))
+def _shows(node: Node) -> bool:
+    """Whether who writes into a node may write into what it comes from."""
+    return node.target is operator.getitem or is_view(node)
 
 
 def _pure(node: Node) -> bool:
-    """Whether a node may be computed once for all: a tensor, and nothing is written to."""
+    """Whether a node may be computed once for all: tensors, and nothing is written to."""
+    if node.target is operator.getitem:
+        return not _written_to(node)
     schema = getattr(node.target, "_schema", None)
     if schema is None or schema.is_mutable or _written_to(node):
         return False
-    return len(schema.returns) == 1 and str(schema.returns[0].type) == "Tensor"
+    kinds = [str(one.type) for one in schema.returns]
+    return bool(kinds) and all(kind in ("Tensor", "List[Tensor]") for kind in kinds)
 
 
 def _written_to(node: Node) -> bool:
     """Whether something writes into a node or a view of it: it is another value at each time."""
-    return any(
-        node in written(user) or (_is_view(user) and _written_to(user)) for user in node.users
-    )
+    return any(node in written(user) or (_shows(user) and _written_to(user)) for user in node.users)
