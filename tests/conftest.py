@@ -1,6 +1,7 @@
 """One thread, one seed, the same hypothesis examples on every run, and products thinned."""
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 from torch.distributions import Distribution
 
 from .pairwise import is_quick
+
+# Glue code runs once a step: to compile it takes half as long without optimisation, in tests' time.
+os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -19,9 +23,10 @@ settings.load_profile("isocline")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What `pairwise` leaves out is slow; before pytest chooses by marks."""
+    """What `pairwise` and `in_turn` leave out is slow; before pytest chooses by marks."""
     for item in items:
-        if item.get_closest_marker("pairwise") and not is_quick(item):
+        marked = item.get_closest_marker("pairwise") or item.get_closest_marker("in_turn")
+        if marked and not is_quick(item):
             item.add_marker(pytest.mark.slow)
 
 

@@ -1,17 +1,49 @@
 """Problems whose solution is known in closed form, and fields that watch how they are called."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 import isocline as ic
+from isocline.solvers.implicit.solver import ImplicitRungeKutta
 
 SOLVERS = list(ic.solvers.SOLVERS.values())
 ADAPTIVE = [method for method in SOLVERS if method().adaptive]
+
+
+@functools.cache
+def kind_of(method: type[ic.Solver]) -> tuple[Any, ...]:
+    """What decides which code takes the steps of a method, whatever its coefficients are."""
+    solver = method()
+    family = method.__mro__[1]
+    form: tuple[Any, ...] = ()
+    if isinstance(table := getattr(solver, "tableau", None), ic.solvers.Tableau):
+        form = (table.fsal, len(table.error), bool(table.extra_a))
+    elif isinstance(solver, ImplicitRungeKutta):
+        form = (len(solver.coefficients.blocks) > 1,)
+    return (method if family is object else family, solver.adaptive, *form)
+
+
+# Of each kind the one of the highest order.
+KINDS = list({kind_of(method): method for method in SOLVERS}.values())
+
+
+def one_of_each_kind(methods: list[type[ic.Solver]]) -> list[Any]:
+    """Methods for tests of what stands around a step: at once one of each kind, the rest slow.
+
+    What each method owes by itself is in `tests/solvers`, over all of them.
+    """
+    slow = pytest.mark.slow
+    return [
+        pytest.param(method, marks=[] if method in KINDS else slow, id=method.__name__)
+        for method in methods
+    ]
 
 
 def called(solver: Any) -> str:

@@ -1,15 +1,21 @@
-"""The mark `pairwise`: of a product of parametrisations, the quick suite runs a share.
+"""The marks `pairwise` and `in_turn`: of a product of parametrisations, a share runs at once.
 
 Let the longest parametrisation be the methods, say, and the others be options. Of each method the
 quick suite runs as many cases as the longest option has values, in which each of its options takes
 every value: every method meets every value of every option. The cases of the next method pair the
-options with one another differently, so that many methods meet all pairs of those too. The rest of
-the product is marked slow.
+options with one another differently, so that many methods meet all pairs of those too.
+
+With one option there are no pairs to leave out. `in_turn` is for what methods owe to code that they
+share: those of one kind (`kind_of`) take the values in turn, so that every method has its turn and
+every kind meets every value. The rest is marked slow in either case.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
+from .known import kind_of
 
 
 def chosen(main: int, sizes: list[int], values: list[int]) -> bool:
@@ -25,17 +31,28 @@ def chosen(main: int, sizes: list[int], values: list[int]) -> bool:
     )
 
 
+def has_its_turn(kinds: Sequence[Any], main: int, size: int, value: int) -> bool:
+    """Whether the method of this index runs this value of the option at once, given all kinds."""
+    kin = [place for place, kind in enumerate(kinds) if kind == kinds[main]]
+    turns = min(len(kin), size)  # a kind of fewer methods than values has several at a turn
+    return value % turns == kin.index(main) % turns
+
+
 def is_quick(item: Any) -> bool:
-    """Whether the quick suite runs this case of a test with at least three parametrisations."""
+    """Whether the quick suite runs this case of a test that has one of the marks."""
     axes = [place_in(mark, item.callspec.params) for mark in item.iter_markers("parametrize")]
-    assert len(axes) >= 3, f"{item.nodeid}: two parametrisations have no pairs to leave out"
-    axes.sort(key=lambda axis: -axis[0])
-    (_, main), *options = axes
-    return chosen(main, [size for size, _ in options], [value for _, value in options])
+    axes.sort(key=lambda axis: -len(axis[0]))
+    (methods, main), *options = axes
+    sizes, values = [len(rows) for rows, _ in options], [place for _, place in options]
+    if item.get_closest_marker("in_turn"):
+        ((size,), (value,)) = sizes, values
+        return has_its_turn([kind_of(method) for (method,) in methods], main, size, value)
+    assert len(options) >= 2, f"{item.nodeid}: two parametrisations have no pairs to leave out"
+    return chosen(main, sizes, values)
 
 
-def place_in(mark: pytest.Mark, params: dict[str, Any]) -> tuple[int, int]:
-    """The number of values of a parametrisation, and which of them a case has."""
+def place_in(mark: pytest.Mark, params: dict[str, Any]) -> tuple[list[tuple[Any, ...]], int]:
+    """The values of a parametrisation, and which of them a case has."""
     names, given = mark.args
     if isinstance(names, str):
         names = [name.strip() for name in names.split(",")]
@@ -48,4 +65,4 @@ def place_in(mark: pytest.Mark, params: dict[str, Any]) -> tuple[int, int]:
         for place, row in enumerate(rows)
         if all(params[name] is value for name, value in zip(names, row, strict=True))
     )
-    return len(rows), place
+    return rows, place

@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 OPTIONAL = (
     "lightning", "matplotlib", "numpy", "pandas", "rich", "scipy", "sklearn", "sksundae",
     "tensorboard", "torchdiffeq", "tyro",
@@ -65,37 +63,25 @@ def test_importing_and_solving_needs_torch_alone() -> None:
     )
 
 
-def test_a_progress_bar_without_rich_says_what_to_install() -> None:
-    run(
+def test_what_lacks_its_library_says_what_to_install() -> None:
+    """A progress bar, and black boxes: one process, for each imports torch for seconds."""
+    asked = {
+        "progress=True": ("rich", "isocline.progress", "rich"),
+        "solver='lsoda'": ("scipy", "isocline.solvers.external.from_scipy", "scipy"),
+        "solver='cvode_bdf'": (
+            "scikit-sundae", "isocline.solvers.external.from_sundials", "sksundae",
+        ),
+    }  # fmt: skip
+    body = "".join(
         "try:\n"
-        "    ic.solve(lambda t, y: -y, torch.ones(2), 0, 1, progress=True)\n"
+        f"    ic.solve(lambda t, y: -y, torch.ones(2), 0, 1, {option})\n"
         "except ic.IsoclineError as error:\n"
-        "    assert 'pip install rich' in str(error), error\n"
-        "else:\n"
-        "    raise AssertionError('no error')\n",
-        guilty=[("isocline.progress", "rich")],
-    )
-
-
-@pytest.mark.parametrize(
-    ("solver", "module", "library", "package"),
-    [
-        ("lsoda", "from_scipy", "scipy", "scipy"),
-        ("cvode_bdf", "from_sundials", "sksundae", "scikit-sundae"),
-    ],
-)
-def test_a_black_box_without_its_library_says_what_to_install(
-    solver: str, module: str, library: str, package: str
-) -> None:
-    run(
-        "try:\n"
-        f"    ic.solve(lambda t, y: -y, torch.ones(2), 0, 1, solver={solver!r})\n"
-        "except ic.MissingLibraryError as error:\n"
         f"    assert 'pip install {package}' in str(error), error\n"
         "else:\n"
-        "    raise AssertionError('no error')\n",
-        guilty=[(f"isocline.solvers.external.{module}", library)],
+        "    raise AssertionError('no error')\n"
+        for option, (package, _, _) in asked.items()
     )
+    run(body, guilty=[(module, library) for _, module, library in asked.values()])
 
 
 def test_the_wall_of_this_test_holds() -> None:

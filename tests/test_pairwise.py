@@ -1,10 +1,14 @@
 """What the quick suite runs of a product of parametrisations."""
 
 import math
+from collections import Counter
 from itertools import combinations, product
 
 import pytest
 
+import isocline as ic
+
+from .known import KINDS, SOLVERS, kind_of, one_of_each_kind
 from .pairwise import chosen, is_quick
 
 METHODS = ["a", "b", "c", "d", "e", "f", "g"]
@@ -44,6 +48,32 @@ def test_cases_are_told_apart_as_pytest_makes_them(request: pytest.FixtureReques
     for option, count in (("grad", 2), ("name", 2)):
         assert len({(case["method"], case[option]) for case in params}) == 7 * count
     assert len({(case["grad"], case["name"]) for case in params}) == 4
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("method", SOLVERS)
+@pytest.mark.parametrize("option", ["a", "b", "c"])
+def test_in_turn(method: type[ic.Solver], option: str) -> None:
+    assert option in "abc"
+
+
+def test_every_method_has_its_turn_and_every_kind_meets_every_value(
+    request: pytest.FixtureRequest,
+) -> None:
+    module = request.node.parent.collect()
+    items = [item for item in module if item.originalname == "test_in_turn"]
+    params = [item.callspec.params for item in items if is_quick(item)]
+    assert len(items) == 3 * len(SOLVERS)
+    assert len(params) == sum(max(3, kind) for kind in Counter(map(kind_of, SOLVERS)).values())
+    assert {case["method"] for case in params} == set(SOLVERS)
+    met = {(kind_of(case["method"]), case["option"]) for case in params}
+    assert met == {(kind_of(method), option) for method in SOLVERS for option in "abc"}
+
+
+def test_one_method_of_each_kind_is_quick() -> None:
+    assert {kind_of(method) for method in SOLVERS} == {kind_of(method) for method in KINDS}
+    quick = [param.values[0] for param in one_of_each_kind(SOLVERS) if not param.marks]
+    assert set(quick) == set(KINDS)
 
 
 def test_a_product_of_two_has_no_pairs_to_leave_out(request: pytest.FixtureRequest) -> None:

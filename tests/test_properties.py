@@ -1,4 +1,7 @@
-"""What holds for any state, span and method."""
+"""What holds for any state, span and method.
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
+"""
 
 from typing import Any
 
@@ -11,10 +14,10 @@ from torch import Tensor
 import isocline as ic
 from isocline.state import Packing, tree_leaves
 
-from .known import ADAPTIVE, SOLVERS, either, promise, swing, within_reach
+from .known import ADAPTIVE, SOLVERS, either, one_of_each_kind, promise, swing, within_reach
 
-EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
-ADAPTIVE_ONES = pytest.mark.parametrize("method", ADAPTIVE, ids=lambda method: method.__name__)
+EVERY = pytest.mark.parametrize("method", one_of_each_kind(SOLVERS))
+ADAPTIVE_ONES = pytest.mark.parametrize("method", one_of_each_kind(ADAPTIVE))
 Method = type[ic.solvers.ExplicitRungeKutta]
 
 shapes = st.lists(st.integers(1, 3), max_size=3).map(tuple)

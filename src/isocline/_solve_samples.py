@@ -18,14 +18,14 @@ from .controllers import Controller
 from .controllers.lanes import lane_control
 from .errors import CompileWarning, InputError
 from .events import SampleEvents, check_events
-from .integrate import Output, integrate_samples
+from .integrate import Output, SampleDense, integrate_samples
 from .problem import Autocast, SaveAt, autocast_off
 from .progress import progress_bar
 from .samples import SampleField, SamplePlan, SampleProblem, SampleTimes, check_marked, matrix_of
 from .solution import ERRORS, SampleCounts, Solution, Statistics, Status
 from .solvers import Solver
 from .solvers.lanes import lane_stepper
-from .state import Packing, State, tree_rebuild
+from .state import Packing, State, tree_leaves, tree_rebuild
 from .transforms import active
 from .validate import check_controller, check_finite_state, check_max_steps
 from .validate_samples import (
@@ -120,15 +120,7 @@ def _check_possible(given: Settings) -> None:
         raise InputError(
             "adjoint",
             f'{type(given.adjoint).__name__} with stepping="per_sample"',
-            "Checkpointed() or Direct()",
-        )
-    if given.save.dense or given.save.fn is not None:
-        option = "dense=True" if given.save.dense else "fn="
-        raise InputError(
-            "save",
-            f'SaveAt({option}) with stepping="per_sample"',
-            "SaveAt of t0, t1, ts and steps",
-            "Give output times of each sample as `ts`, and apply functions to `solution.ys`.",
+            "Checkpointed(), Direct() or Backsolve()",
         )
     if given.compile:
         warnings.warn(
@@ -188,21 +180,24 @@ def _run(problem: SampleProblem, plan: SamplePlan, given: Settings) -> Solution:
     stats.steps_rejected = int(outcome.rejected.sum())
     stats.samples = SampleCounts(outcome.accepted, outcome.rejected, outcome.evaluations)
     stats.wall_time = perf_counter() - began
-    solution = _solution(problem, found, stats)
+    solution = _solution(problem, plan.save, found, stats)
     if given.throw and solution.failed_samples:
         raise _failure(solution)
     return solution
 
 
-def _solution(problem: SampleProblem, found: SampleTrajectory, stats: Statistics) -> Solution:
+def _solution(
+    problem: SampleProblem, save: SaveAt, found: SampleTrajectory, stats: Statistics
+) -> Solution:
     """Rows laid out by slot and sample, and what became of each sample."""
     outcome, field = found.outcome, problem.field
     signs = torch.ones_like(problem.t0) if field.signs is None else field.signs
     outputs = [*([] if outcome.initial is None else [outcome.initial]), *outcome.outputs]
     lengths = outcome.filled
     ts, ys = torch.empty(0, field.batch, dtype=torch.float64, device=signs.device), None
-    if outputs and found.rows is not None:
-        ts, ys = _laid_out(problem, outputs, found.rows, lengths)
+    rows = problem.y0[:0] if found.rows is None else found.rows
+    if bool(lengths.any()):
+        ts, ys = _laid_out(problem, save.fn, outputs, rows, lengths)
     statuses = outcome.statuses
     fine = Status.SUCCESS, Status.EVENT
     failed = tuple(i for i, status in enumerate(statuses) if status not in fine)
@@ -218,6 +213,7 @@ def _solution(problem: SampleProblem, found: SampleTrajectory, stats: Statistics
         statuses=statuses,
         t_ends=ends,
         lengths=lengths,
+        dense=SampleDense.of(problem, outcome, rows) if save.dense else None,
         sample_events=_happened(problem, found, signs),
     )
 
@@ -246,9 +242,13 @@ def _happened(
 
 
 def _laid_out(
-    problem: SampleProblem, outputs: list[Output], rows: Tensor, lengths: Tensor
+    problem: SampleProblem,
+    fn: Callable[[Tensor, State], State] | None,
+    outputs: list[Output],
+    rows: Tensor,
+    lengths: Tensor,
 ) -> tuple[Tensor, State]:
-    """Times, shape (slots, batch), and states with these two axes leading.
+    """Times, shape (slots, batch), and states, or what `fn` makes of them, with these axes leading.
 
     Beyond a sample's last row the time is that row's, and the state is 0.
     """
@@ -256,17 +256,31 @@ def _laid_out(
     batch, slots = field.batch, int(lengths.max())
     places = torch.cat([output.slots * batch + output.samples for output in outputs])
     clocks = torch.cat([output.clocks for output in outputs])
+    if rows.shape[0] > int(lengths.sum()):  # the others are nodes of dense output
+        own = (places >= 0).nonzero().squeeze(1)
+        places, clocks = places[own], clocks[own]
+        rows = rows.index_select(0, own)
     ts = clocks.new_zeros(slots * batch).index_copy(0, places, clocks).view(slots, batch)
     last = ts.gather(0, (lengths - 1).clamp(min=0).unsqueeze(0))
     last = torch.where(lengths > 0, last, problem.t0)
     hidden = torch.arange(slots, device=ts.device).unsqueeze(1) >= lengths
-    matrix = rows.new_zeros(slots * batch, field.width).index_copy(0, places, rows)
-    packing = field.packing
-    state = field.unpack(matrix)
-    leaves = [state] if packing.single else packing.leaves(state)
-    shaped = [leaf.unflatten(0, (slots, batch)) for leaf in leaves]
-    ys = shaped[0] if packing.single else tree_rebuild(packing.template, iter(shaped))
-    return torch.where(hidden, last, ts), ys
+    state = field.unpack(rows)
+    if fn is not None:
+        signs = 1.0 if field.signs is None else field.signs[places % batch]
+        state = fn((signs * clocks).to(rows.real.dtype), state)
+    shaped = [_spread(leaf, places, (slots, batch)) for leaf in tree_leaves(state)]
+    return torch.where(hidden, last, ts), tree_rebuild(state, iter(shaped))
+
+
+def _spread(leaf: Any, places: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Rows at their places of (slots, batch), and zeros elsewhere."""
+    if not isinstance(leaf, Tensor) or leaf.shape[:1] != places.shape:
+        given = f"shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
+        expected = f"a tensor that has the {len(places)} samples it was given as its leading axis"
+        raise InputError("save.fn", f"a function that returns {given}", expected)
+    empty = leaf.new_zeros(shape[0] * shape[1], *leaf.shape[1:])
+    laid_out: Tensor = empty.index_copy(0, places, leaf).unflatten(0, shape)
+    return laid_out
 
 
 def _failure(solution: Solution) -> Exception:

@@ -38,7 +38,9 @@ class SaveAt:
         steps: keep the state after every accepted step (the last of them is t1).
         dense: keep the continuous solution; the `Solution` can then be called.
         fn: `fn(t, y)` is kept in place of y: a tensor or a structure of tensors, of one shape
-            for all times. Saves memory when less than the whole state is wanted.
+            for all times. Saves memory when less than the whole state is wanted. With per-sample
+            stepping it is asked once, after the solve, about all m saved states: t has the shape
+            (m,), and m leads in every leaf of y and of the answer.
     """
 
     t0: bool = False

@@ -23,6 +23,8 @@ from .state import State
 if TYPE_CHECKING:
     from .diagnosis import Explanation
     from .integrate.dense import DenseOutput
+    from .integrate.lane_dense import SampleDense
+    from .samples import PerSample
 
 __all__ = ["ERRORS", "SampleCounts", "Solution", "Statistics", "Status"]
 
@@ -138,18 +140,21 @@ class Solution:
     t_end: float
     failed_samples: tuple[int, ...] = ()
     events: tuple[Occurrence, ...] = ()
-    dense: DenseOutput | None = field(default=None, repr=False)
+    dense: DenseOutput | SampleDense | None = field(default=None, repr=False)
     statuses: tuple[Status, ...] = ()
     t_ends: Tensor | None = None
     lengths: Tensor | None = None
     sample_events: SampleEvents | None = None
     again: Callable[[], Explanation] | None = field(default=None, repr=False, compare=False)
 
-    def __call__(self, t: Tensor | float) -> State:
+    def __call__(self, t: Tensor | float | PerSample) -> State:
         """The state at time(s) `t` inside the span solved, from the method's own interpolant.
 
         A scalar `t` gives a state like y0; a vector of shape (m,) adds a leading axis of length
         m. Differentiable in the solve's inputs and in `t`.
+
+        With per-sample stepping these are times of all samples. `PerSample` of shape (batch,) gives
+        each sample at its own time, one of shape (batch, m) at its own m times.
 
         Raises:
             InputError: if the solve was not made with `SaveAt(dense=True)`, or `t` lies outside

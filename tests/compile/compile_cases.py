@@ -35,36 +35,42 @@ def states(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_size_t
-_HANDLES = ctypes.POINTER(ctypes.c_void_p)
-_RUN = ctypes.CFUNCTYPE(
-    ctypes.c_int32, _POINTER, _HANDLES, _SIZE, _HANDLES, _SIZE, _POINTER, _POINTER
+_POINTERS = ctypes.POINTER(ctypes.c_void_p)
+
+RUN = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    *(ctypes.c_void_p, _POINTERS, ctypes.c_size_t, _POINTERS, ctypes.c_size_t),
+    *(ctypes.c_void_p, ctypes.c_void_p),
 )
+"""`AOTInductorModelContainerRun`: container, inputs and outputs with their numbers, two more."""
 
 
 class Interpreted:
     """Runs a traced graph as it is: all that a compiled step does, but for the compiler.
 
-    `entry` is for the driver, which calls it as it would an artifact.
+    Attributes:
+        entry: for the driver, which calls it as it calls machine code.
     """
 
     def __init__(self, graph: GraphModule) -> None:
         self.graph = graph
-        self._callback = _RUN(self._called)
+        self._callback = RUN(self._called)  # kept for as long as the driver may call it
         self.entry = Entry(ctypes.cast(self._callback, ctypes.c_void_p).value, None)
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return list(self.graph(*inputs))
 
-    def _called(self, _: Any, inputs: Any, count: int, outputs: Any, wanted: int, *__: Any) -> int:
+    def _called(self, _: Any, inputs: Any, count: int, outputs: Any, room: int, *__: Any) -> int:
+        """Inputs are taken over; outputs lie in memory of their own, one element after another."""
         try:
             with torch.no_grad():
-                found = self.run([adopted(inputs[i]) for i in range(count)])
-            assert len(found) == wanted
-            first = {id(x): i for i, x in reversed(list(enumerate(found)))}
-            for i, handle in enumerate(handles(found)):
-                # An artifact gives one handle for results that are one tensor.
-                outputs[i] = handle if first[id(found[i])] == i else outputs[first[id(found[i])]]
+                found = self.run([adopted(handle) for handle in inputs[:count]])
+            assert len(found) == room
+            unique = {id(x): x for x in found}
+            owned = [x.clone(memory_format=torch.contiguous_format) for x in unique.values()]
+            made = dict(zip(unique, handles(owned), strict=True))
+            for place, x in enumerate(found):  # results that are one tensor have one handle
+                outputs[place] = made[id(x)]
         except Exception:
             traceback.print_exc()
             return 1

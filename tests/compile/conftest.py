@@ -1,12 +1,16 @@
 """Compiled steps are kept in one temporary folder for the whole session."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from isocline.compile import fitting, program, recall
 from isocline.compile.building import Artifact
+from isocline.compile.native import whole
+from isocline.compile.native.library import driver
 from isocline.compile.passes import apply
 
 from .compile_cases import Interpreted
@@ -29,35 +33,77 @@ def _own_cache(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ISOCLINE_CACHE_DIR", str(artifacts))
 
 
-@pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def forget(patch: pytest.MonkeyPatch) -> None:
     """Nothing was compiled before in this process."""
-    monkeypatch.setattr(fitting, "_FIELDS", {})
-    monkeypatch.setattr(fitting, "_KINDS", {})
+    patch.setattr(fitting, "_FIELDS", {})
+    patch.setattr(fitting, "_KINDS", {})
+    patch.setattr(recall, "_KNOWN", {})
 
 
-@pytest.fixture
-def interpreted(fresh: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Graphs are run as they are, without a compiler; lists what would have been compiled."""
+def interpret(patch: pytest.MonkeyPatch, driven: bool) -> list[str]:
+    """Run graphs as they are, without a compiler; lists what would have been compiled.
+
+    Args:
+        patch: undoes it.
+        driven: whether the driver takes the steps, as it does those of machine code.
+    """
     made: list[str] = []
 
-    def built(traced, passes, cache, what):
+    def built(traced: Any, passes: Any, cache: Any, what: str) -> Artifact:
         made.append(what)
         graph, before = apply(traced.graph, passes, traced.held)
-        return Artifact(Interpreted(graph).run, before)
+        runner = Interpreted(graph)
+        return Artifact(runner.run, before, runner.entry if driven else None)
 
-    monkeypatch.setattr(program, "built", built)
+    forget(patch)
+    patch.setattr(program, "built", built)
     return made
 
 
 @pytest.fixture
-def interpreted_whole(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same, and the driver runs them."""
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was compiled before in this process."""
+    forget(monkeypatch)
 
-    def built(traced, passes, cache, what):
-        graph, before = apply(traced.graph, passes, traced.held)
-        made = Interpreted(graph)
-        return Artifact(made.run, before, made.entry)
 
-    monkeypatch.setattr(program, "built", built)
-    monkeypatch.setattr(recall, "_KNOWN", {})
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Graphs are run as they are, step by step; lists what would have been compiled."""
+    return interpret(monkeypatch, driven=False)
+
+
+@pytest.fixture(scope="module")
+def graphs() -> Iterator[None]:
+    """Graphs are run as they are, by the driver; a module's tests share what is traced."""
+    with pytest.MonkeyPatch.context() as patch:
+        interpret(patch, driven=True)
+        yield
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Any]:
+    """Run something with the loop in Python over the same compiled steps."""
+
+    def with_loop(run: Callable[[], Any]) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(whole.Driven, "of", classmethod(lambda cls, compiled: None))
+            patch.setattr(recall, "_KNOWN", {})
+            return run()
+
+    return with_loop
+
+
+@pytest.fixture
+def driven(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each solve of the test, whether the driver took it."""
+    assert driver() is not None
+    took: list[bool] = []
+    before = whole.solved
+
+    def solved(*given: Any) -> Any:
+        found = before(*given)
+        took.append(found is not None)
+        return found
+
+    monkeypatch.setattr("isocline.compile.solver.solved", solved)
+    return took

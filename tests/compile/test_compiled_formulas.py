@@ -100,8 +100,8 @@ def test_a_structure_as_state() -> None:
         return {"x": x, "v": v, "w": [torch.zeros(batch, dtype=torch.float64)]}
 
     for batch in (3, 7):
-        alike(field, start(batch), list(net.parameters()))
-        alike(field, start(batch), list(net.parameters()), save=TIMES)
+        alike(field, start(batch), list(net.parameters()), **SHORT)
+        alike(field, start(batch), list(net.parameters()), save=TIMES, **SHORT)
 
 
 def test_a_state_without_a_batch() -> None:

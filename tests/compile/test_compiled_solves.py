@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,43 @@ def test_a_state_or_weights_laid_out_otherwise_are_not_misread(field: Counting) 
     alike(field, torch.randn(2, 6).t(), list(field.parameters()), ulps=200, **LOOSE)
 
 
+def test_the_driver_takes_the_steps_of_the_loop_to_the_last_bit(
+    field: Counting, loop: Any, driven: list[bool]
+) -> None:
+    """In machine code; `test_native_loop.py` tries many solves, over graphs."""
+    y0 = torch.randn(3, 2)
+
+    def run() -> list[Tensor]:
+        return answers(field, y0, list(field.parameters()), compile=True, **LOOSE)[0]
+
+    assert all(map(torch.equal, run(), loop(run)))
+    assert driven == [True]
+
+
+def test_threads_do_not_disturb_one_another(field: Counting, driven: list[bool]) -> None:
+    """Machine code runs without Python's lock."""
+    starts = {batch: torch.randn(batch, 2) for batch in (2, 3, 5, 8)}
+
+    def solve(batch: int) -> Tensor:
+        with torch.no_grad():
+            return ic.solve(field, starts[batch], 0.0, 1.0, compile=True, **LOOSE).ys
+
+    expected = {batch: solve(batch) for batch in starts}
+    wrong: list[int] = []
+
+    def work(batch: int) -> None:
+        wrong.extend(batch for _ in range(20) if not torch.equal(solve(batch), expected[batch]))
+
+    workers = [threading.Thread(target=work, args=(batch,)) for batch in starts]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+    assert len(driven) == 84
+    assert all(driven)
+
+
 def test_an_embedded_block(field: Counting) -> None:
     block = ic.nn.ODEBlock(field, solver="tsit5", compile=True, **LOOSE)
     plain = ic.nn.ODEBlock(field, solver="tsit5", **LOOSE)
@@ -118,6 +156,19 @@ def test_other_methods(solver: str) -> None:
 
 
 @pytest.mark.slow
+def test_steps_that_keep_what_their_gradient_needs() -> None:
+    """Of a field wide enough; with equal steps uncompiled ones are the same but for rounding."""
+    torch.manual_seed(4)
+    field = Counting(width=256)
+    options: dict[str, Any] = {"solver": "bosh3", "controller": ic.Constant(), "dt0": 0.125}
+    for batch in (8, 5):
+        y0, weights = states(batch, 2), list(field.parameters())
+        fast, stats = answers(field, y0, weights, compile=True, **options)
+        slow, _ = answers(field, y0, weights, **options)
+        same(fast, slow, 1e3)
+        assert stats.nfe_backward == 1  # the slope at the start alone is taken again
+
+
 def test_a_divergence_over_a_structure_of_states() -> None:
     net = Counting()
 

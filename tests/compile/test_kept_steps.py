@@ -12,12 +12,14 @@ from isocline.compile import program
 from isocline.compile.splitting import Split
 
 from .compile_cases import Counting, states
+from .conftest import interpret
 
 ALL, NONE = 64 * 2**20, 0
 
 
 @pytest.fixture(autouse=True)
-def _small_ones_too(interpreted_whole: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    interpret(monkeypatch, driven=True)
     monkeypatch.setattr(program, "WORTH_KEEPING", 0)
 
 

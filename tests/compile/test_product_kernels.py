@@ -98,7 +98,7 @@ sizes = st.one_of(st.integers(1, 9), st.integers(10, 70))
     inner=st.one_of(sizes, st.integers(250, 600)),
     flags=st.tuples(*[st.booleans()] * 4),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_products_are_right(
     kernels: ctypes.CDLL, rows: int, columns: int, inner: int, flags: tuple[bool, ...]
 ) -> None:

@@ -1,6 +1,8 @@
 """Controllers by themselves, and how the loop obeys them.
 
 Every method meets every option; of their combinations the quick suite runs a share (`pairwise`).
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
 """
 
 import math
@@ -23,13 +25,14 @@ from ..known import (
     either,
     fixed,
     knotted,
+    one_of_each_kind,
     swing,
     unknotted,
     within_reach,
 )
 
-EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
-ADAPTIVE_ONES = pytest.mark.parametrize("method", ADAPTIVE, ids=lambda method: method.__name__)
+EVERY = pytest.mark.parametrize("method", one_of_each_kind(SOLVERS))
+ADAPTIVE_ONES = pytest.mark.parametrize("method", one_of_each_kind(ADAPTIVE))
 WAYS = pytest.mark.parametrize("way", [1, -1], ids=["forward", "backward"])
 GRAD = pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
 Method = type[ic.solvers.ExplicitRungeKutta]

@@ -1,6 +1,8 @@
 """Gradients of event times, of the states there, and of all that comes after an event.
 
 One adjoint of each kind is tried at once; the other schedules are slow.
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from ..adjoints.adjoint_cases import (
     mismatches,
     weights_like,
 )
-from ..known import SOLVERS, swing
+from ..known import SOLVERS, one_of_each_kind, swing
 from .known_events import affordable, clocked, f64, height, still, times_of
 
 EVERY_ADJOINT = pytest.mark.parametrize(
@@ -315,7 +317,7 @@ def test_finite_differences(output: str, reverse: bool) -> None:
         assert not mismatches(found, want, 3e-6, 1e-9), name
 
 
-@pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
+@pytest.mark.parametrize("method", one_of_each_kind(SOLVERS))
 def test_every_solver_and_every_exact_adjoint_agree(method: type[ic.Solver]) -> None:
     """They differentiate one computation: also where dense output takes stages of its own."""
 

@@ -1,4 +1,7 @@
-"""Handlers: what they are given, what is made of their answer, and solves that go on for ever."""
+"""Handlers: what they are given, what is made of their answer, and solves that go on for ever.
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 
 import isocline as ic
 
-from ..known import ADAPTIVE, Watched
+from ..known import ADAPTIVE, Watched, one_of_each_kind
 from .known_events import (
     BOUNCE,
     G,
@@ -30,7 +33,7 @@ from .known_events import (
 )
 
 GRAD = pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
-EVERY_ADAPTIVE = pytest.mark.parametrize("method", ADAPTIVE, ids=lambda method: method.__name__)
+EVERY_ADAPTIVE = pytest.mark.parametrize("method", one_of_each_kind(ADAPTIVE))
 
 
 # --- resets, jumps, switches ------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""What a solution with events holds, and what looking for events leaves as it was."""
+"""What a solution with events holds, and what looking for events leaves as it was.
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 import isocline as ic
 
 from ..adjoints.adjoint_cases import FEW
-from ..known import SOLVERS, Watched, fixed, swing
+from ..known import SOLVERS, Watched, fixed, one_of_each_kind, swing
 from .known_events import (
     affordable,
     ball,
@@ -31,7 +34,7 @@ from .known_events import (
 
 GRAD = pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
 WAYS = pytest.mark.parametrize("way", [1, -1], ids=["forward", "reverse"])
-EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
+EVERY = pytest.mark.parametrize("method", one_of_each_kind(SOLVERS))
 
 
 def decay(t: Tensor, y: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Events take place when mathematics says they do, under every solver.
 
 Every method meets one tolerance of the bouncing ball at once; the others are slow.
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from scipy.optimize import brentq
 
 import isocline as ic
 
-from ..known import ADAPTIVE, SOLVERS, swing
+from ..known import ADAPTIVE, SOLVERS, one_of_each_kind, swing
 from .known_events import (
     BOUNCE,
     G,
@@ -34,8 +36,8 @@ from .known_events import (
     turning_times,
 )
 
-EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
-EVERY_ADAPTIVE = pytest.mark.parametrize("method", ADAPTIVE, ids=lambda method: method.__name__)
+EVERY = pytest.mark.parametrize("method", one_of_each_kind(SOLVERS))
+EVERY_ADAPTIVE = pytest.mark.parametrize("method", one_of_each_kind(ADAPTIVE))
 Method = type[ic.Solver]
 
 

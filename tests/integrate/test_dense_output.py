@@ -1,6 +1,8 @@
 """The continuous solution: `SaveAt(dense=True)` and the call of a `Solution`.
 
 Every method meets every option; of their combinations the quick suite runs a share (`pairwise`).
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
 """
 
 from typing import Any
@@ -10,11 +12,11 @@ import torch
 
 import isocline as ic
 
-from ..known import SOLVERS, either, fixed, swing, swung, within_reach
+from ..known import SOLVERS, either, fixed, one_of_each_kind, swing, swung, within_reach
 
 GRAD = pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
 WAYS = pytest.mark.parametrize("way", [1, -1], ids=["forward", "backward"])
-EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
+EVERY = pytest.mark.parametrize("method", one_of_each_kind(SOLVERS))
 Method = type[ic.Solver]
 Y0 = torch.tensor([1.0, 0.0], dtype=torch.float64)
 

@@ -1,6 +1,8 @@
 """Step limit, underflow and non-finite states: three statuses, three errors, nothing lost.
 
 Every method meets every option; of their combinations the quick suite runs a share (`pairwise`).
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
 """
 
 import math
@@ -12,10 +14,10 @@ from torch import Tensor
 
 import isocline as ic
 
-from ..known import ADAPTIVE, SOLVERS, either, fixed, swing, swung, within_reach
+from ..known import ADAPTIVE, SOLVERS, either, fixed, one_of_each_kind, swing, swung, within_reach
 
-EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
-ADAPTIVE_ONES = pytest.mark.parametrize("method", ADAPTIVE, ids=lambda method: method.__name__)
+EVERY = pytest.mark.parametrize("method", one_of_each_kind(SOLVERS))
+ADAPTIVE_ONES = pytest.mark.parametrize("method", one_of_each_kind(ADAPTIVE))
 GRAD = pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
 WAYS = pytest.mark.parametrize("way", [1, -1], ids=["forward", "backward"])
 Method = type[ic.solvers.ExplicitRungeKutta]

@@ -1,6 +1,8 @@
 """What `SaveAt` keeps: which rows, at which times, in which order.
 
 Every choice meets every option; of their combinations the quick suite runs a share (`pairwise`).
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
 """
 
 from itertools import product
@@ -12,7 +14,7 @@ from torch import Tensor
 
 import isocline as ic
 
-from ..known import SOLVERS, either, swing, swung, within_reach
+from ..known import SOLVERS, either, one_of_each_kind, swing, swung, within_reach
 
 GRAD = pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
 WAYS = pytest.mark.parametrize("way", [1, -1], ids=["forward", "backward"])
@@ -151,7 +153,7 @@ def test_a_span_of_no_length_gives_y0(grad: bool, steps: bool, ts: Any, fn: Any)
     assert torch.equal(sol(torch.tensor([2.0, 2.0])), Y0.expand(2, 2))
 
 
-@pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
+@pytest.mark.parametrize("method", one_of_each_kind(SOLVERS))
 @GRAD
 def test_saving_does_not_disturb_the_steps(method: Any, grad: bool) -> None:
     """Extra stages for dense output leave the next step as it was, to the last bit."""

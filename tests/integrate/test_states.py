@@ -1,6 +1,8 @@
 """States of every structure, shape and dtype.
 
 Every method meets every option; of their combinations the quick suite runs a share (`pairwise`).
+
+One method of each kind is tried at once, the others are slow (`one_of_each_kind`).
 """
 
 from typing import Any, NamedTuple
@@ -11,10 +13,10 @@ from torch import Tensor
 
 import isocline as ic
 
-from ..known import SOLVERS, either, promise, swing, swung, within_reach
+from ..known import SOLVERS, either, one_of_each_kind, promise, swing, swung, within_reach
 
 GRAD = pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
-EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
+EVERY = pytest.mark.parametrize("method", one_of_each_kind(SOLVERS))
 Method = type[ic.solvers.ExplicitRungeKutta]
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 import isocline as ic
 
-from ..known import ADAPTIVE
+from ..known import ADAPTIVE, one_of_each_kind
 
-EXPLICIT = [m for m in ADAPTIVE if issubclass(m, ic.solvers.ExplicitRungeKutta)]
+EXPLICIT = one_of_each_kind(
+    [method for method in ADAPTIVE if issubclass(method, ic.solvers.ExplicitRungeKutta)]
+)
 
 ADJOINTS: dict[str, Any] = {
     "direct": ic.Direct(),
@@ -23,6 +25,12 @@ ADJOINTS: dict[str, Any] = {
     "slots3": ic.Checkpointed(slots=3),
     "auto": ic.Checkpointed(slots="auto", state_budget=500, graph_budget=0),
 }
+
+CONTINUOUS: dict[str, Any] = {
+    "backsolve": ic.Backsolve(),
+    "backsolve_checkpoints": ic.Backsolve(checkpoints=2),
+}
+"""Those whose gradient is that of the exact solution, to the tolerance of a solve of their own."""
 
 BATCH = 6
 

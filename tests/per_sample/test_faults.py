@@ -74,7 +74,11 @@ def test_the_others_keep_every_bit(grad: bool) -> None:
     assert bool((among.ys[1:, list(BAD)] == 0).all())
 
 
-@pytest.mark.parametrize("adjoint", [ic.Direct(), ic.Checkpointed(), ic.Checkpointed(slots=4)])
+@pytest.mark.parametrize(
+    "adjoint",
+    [ic.Direct(), ic.Checkpointed(), ic.Checkpointed(slots=4), ic.Backsolve(checkpoints=2)],
+    ids=["direct", "checkpointed", "slots", "backsolve"],
+)
 def test_gradients_of_the_others_are_sound(adjoint: Any) -> None:
     samples = [98, 100, 317, 318, 640, 999]
     y0, fault = batch()

@@ -13,6 +13,7 @@ import isocline as ic
 from .lane_cases import (
     ADJOINTS,
     BATCH,
+    CONTINUOUS,
     EXPLICIT,
     Net,
     chosen,
@@ -54,12 +55,17 @@ def test_answers_are_the_same_bits_in_every_company(method: Any) -> None:
 
 
 @SOLVERS
-@pytest.mark.parametrize("adjoint", ADJOINTS)
+@pytest.mark.parametrize("adjoint", [*ADJOINTS, *CONTINUOUS])
 def test_gradients_are_the_same_in_every_company(method: Any, adjoint: str) -> None:
     torch.manual_seed(1)
     field, every = Net(), inputs()
     tol = max(1e-6, 8.0 ** -float(method().error_order))
-    options = {"solver": method(), "rtol": tol, "atol": tol, "adjoint": ADJOINTS[adjoint]}
+    options = {
+        "solver": method(),
+        "rtol": tol,
+        "atol": tol,
+        "adjoint": (ADJOINTS | CONTINUOUS)[adjoint],
+    }
     end, among = gradients(field, every, WEIGHTS, **options)
     totals = {name: torch.zeros_like(p) for name, p in field.named_parameters()}
     for company in ([0], [5, 4, 1, 3, 2]):

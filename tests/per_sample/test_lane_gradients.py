@@ -8,7 +8,17 @@ from torch import Tensor
 
 import isocline as ic
 
-from .lane_cases import ADJOINTS, BATCH, EXPLICIT, Net, inputs, off, oscillator, solved
+from .lane_cases import (
+    ADJOINTS,
+    BATCH,
+    CONTINUOUS,
+    EXPLICIT,
+    Net,
+    inputs,
+    off,
+    oscillator,
+    solved,
+)
 
 EVERY = pytest.mark.parametrize("adjoint", ADJOINTS)
 WEIGHTS = torch.cos(torch.arange(2.0 * BATCH, dtype=torch.float64)).view(BATCH, 2)
@@ -116,7 +126,7 @@ def test_second_derivatives_are_those_of_the_recorded_operations(adjoint: str, m
         assert off(found, expected) < 1e-12
 
 
-@EVERY
+@pytest.mark.parametrize("adjoint", [*ADJOINTS, *CONTINUOUS])
 def test_a_lane_that_left_the_domain_for_a_try_does_not_spoil_gradients(adjoint: str) -> None:
     """A first step over the edge of a square root gives NaN, in the graph of all lanes."""
     scale = torch.ones((), dtype=torch.float64, requires_grad=True)
@@ -133,7 +143,7 @@ def test_a_lane_that_left_the_domain_for_a_try_does_not_spoil_gradients(adjoint:
         0.0,
         t1,
         dt0=dt0,
-        adjoint=ADJOINTS[adjoint],
+        adjoint=(ADJOINTS | CONTINUOUS)[adjoint],
         stepping="per_sample",
         rtol=1e-8,
         atol=1e-10,
@@ -168,20 +178,22 @@ def test_a_second_backward_pass_takes_forgotten_steps_again() -> None:
     assert torch.allclose(torch.autograd.grad(end.sum(), given["y0"])[0], first, rtol=1e-12)
 
 
-def test_samples_contribute_to_a_parameter_in_one_product_a_round() -> None:
+@pytest.mark.parametrize("adjoint", [ic.Checkpointed(graph_budget=0), ic.Backsolve()], ids=str)
+def test_samples_contribute_to_a_parameter_in_one_product_a_round(adjoint: Any) -> None:
     """Never one parameter gradient a sample: backward calls of the field do not grow with them."""
     torch.manual_seed(0)
     field = Net()
     calls = []
     for copies in (1, 40):
         given = {name: t.detach().repeat_interleave(copies, 0) for name, t in inputs().items()}
-        solution = solved(field, given, adjoint=ic.Checkpointed(graph_budget=0))
+        solution = solved(field, given, adjoint=adjoint)
         solution.ys.sum().backward()
         calls.append(solution.stats.nfe_backward)
     assert calls[0] == calls[1]
 
 
-def test_a_tensor_that_appears_later_is_an_error_and_no_silent_zero() -> None:
+@pytest.mark.parametrize("adjoint", [ic.Checkpointed(), ic.Backsolve()], ids=str)
+def test_a_tensor_that_appears_later_is_an_error_and_no_silent_zero(adjoint: Any) -> None:
     class Later(torch.nn.Module):
         def forward(self, t: Tensor, y: Tensor) -> Tensor:
             if not bool((t > 0.5).any()):
@@ -190,5 +202,6 @@ def test_a_tensor_that_appears_later_is_an_error_and_no_silent_zero() -> None:
             return -y * late
 
     y0 = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    found = ic.solve(Later(), y0, 0.0, 1.0, stepping="per_sample", adjoint=adjoint)
     with pytest.raises(ic.GradientError, match="came to depend"):
-        ic.solve(Later(), y0, 0.0, 1.0, stepping="per_sample").ys.sum().backward()
+        found.ys.sum().backward()

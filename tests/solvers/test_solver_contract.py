@@ -1,7 +1,8 @@
 """The contract of a solver, over every method of the registry, by what its table declares.
 
 Every method meets every clause, and in it each option, in the quick suite; where a clause has more
-than one, not every combination of them (`pairwise`), whose rest is slow.
+than one, not every combination of them (`pairwise`), whose rest is slow. Where a clause holds by
+code that methods share, each method has one value of its option (`in_turn`).
 """
 
 import functools
@@ -69,6 +70,7 @@ def distance(found: Tensor, exact: Tensor) -> float:
     return torch.linalg.vector_norm(found - exact, dim=(-2, -1)).max().item()
 
 
+@pytest.mark.in_turn
 @EVERY
 @WAYS
 def test_orders_at_the_end_and_between_steps_are_those_declared(method: Method, way: int) -> None:
@@ -178,6 +180,7 @@ SAVES: dict[str, Callable[[float, float], ic.SaveAt]] = {
 }
 
 
+@pytest.mark.in_turn
 @EVERY
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @given(
@@ -231,7 +234,7 @@ def test_no_stage_looks_beyond_its_step(method: Method, grad: bool, dtype: torch
     field = Watched(lambda t, y: 0 * y)
     y = torch.ones(2, dtype=dtype)
     stepper = bound(method, field, y)
-    ends = torch.randn(100, 2, dtype=torch.float64) * 10.0 ** torch.randint(-6, 3, (100, 2))
+    ends = torch.randn(40, 2, dtype=torch.float64) * 10.0 ** torch.randint(-6, 3, (40, 2))
     with torch.set_grad_enabled(grad):
         for t, t_next in ends.tolist():
             field.values.clear()
@@ -327,6 +330,7 @@ def test_memory_carries_what_the_next_step_needs_and_no_more(method: Method) -> 
             t, y, memory = t_next, plain.y1, plain.memory
 
 
+@pytest.mark.in_turn
 @EVERY
 @GRAD
 def test_two_runs_give_the_same_bits(method: Method, grad: bool) -> None:
@@ -339,6 +343,7 @@ def test_two_runs_give_the_same_bits(method: Method, grad: bool) -> None:
         assert torch.equal(run(), run())
 
 
+@pytest.mark.in_turn
 @EVERY
 @GRAD
 def test_a_field_with_one_output_buffer_gives_the_same_bits(method: Method, grad: bool) -> None:
@@ -353,6 +358,7 @@ def test_a_field_with_one_output_buffer_gives_the_same_bits(method: Method, grad
         assert torch.equal(plain(times), buffered(times))
 
 
+@pytest.mark.in_turn
 @EVERY
 @GRAD
 def test_times_that_a_field_keeps_stay_as_they_were(method: Method, grad: bool) -> None:

@@ -50,7 +50,7 @@ def gradients(solve: Callable[..., Tensor], **arguments: Any) -> list[Tensor]:
 
 
 def arguments(method: str) -> dict[str, Any]:
-    return {"method": method, "options": {"step_size": 0.05} if method in FIXED else None}
+    return {"method": method, "options": {"step_size": 0.1} if method in FIXED else None}
 
 
 @functools.cache

@@ -120,6 +120,12 @@ def test_other_options_mean_what_they_mean() -> None:
     assert seen.count(0.123) >= len(RATES)
 
 
+def test_dense_output_of_each_sample() -> None:
+    path = odeint_dense(decay, start(), 0.0, 0.5, rtol=1e-8, atol=1e-8, options=OWN)
+    t = times(0.1, 0.37, 0.5)
+    assert torch.allclose(path(t)[..., 0], decayed(t, times(0.0)), rtol=1e-5, atol=1e-6)
+
+
 # --- what cannot be had ----------------------------------------------------------------------
 
 
@@ -155,11 +161,6 @@ def test_what_samples_share_is_refused(name: str) -> None:
     solve, options = REFUSED[name]
     with pytest.raises(ic.InputError, match=name):
         solve(func=decay, y0=start(), t=times(0.0, 0.5), options=OWN | options)
-
-
-def test_dense_output_is_refused() -> None:
-    with pytest.raises(ic.InputError, match="dense=True"):
-        odeint_dense(decay, start(), 0.0, 0.5, options=OWN)
 
 
 def test_a_reverse_solve_cannot_be_asked_for_it() -> None:

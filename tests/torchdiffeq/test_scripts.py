@@ -37,7 +37,7 @@ def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_training_loop_in_a_process_of_its_own(tmp_path: Path) -> None:
-    done = run(PROGRAMS / "spiral.py", "--adjoint", "--iterations", "20", cwd=tmp_path)
+    done = run(PROGRAMS / "spiral.py", "--adjoint", "--iterations", "12", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"trained with dopri5: {PROGRAMS / 'spiral.py'}\n"
     assert done.stderr == ""

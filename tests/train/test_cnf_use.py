@@ -1,6 +1,7 @@
 """Trained flows in use: samples, densities, pictures."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,25 @@ from PIL import Image
 
 from isocline.data import DataError
 from isocline.train import ConfigError, DensityConfig, SampleConfig
+from isocline.train.cnf import pictures
 from isocline.train.cnf.density import measure_density
 from isocline.train.cnf.run import train_cnf
 from isocline.train.cnf.sample import sample_run
 from isocline.train.cnf.trained import load_flow
 
 from .cnf_runs import tiny_flow, write_points
+
+FRAMES = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _coarse_pictures() -> Iterator[None]:
+    """All that is drawn is there, of fewer pixels and points."""
+    sizes = {"SAMPLES": 500, "FRAMES": FRAMES, "FINE": 40, "SMALL": 24, "MOVING": 16}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, size in sizes.items():
+            patch.setattr(pictures, name, size)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +151,7 @@ def test_pictures_of_a_flow_in_the_plane(of_file: Path) -> None:
         with Image.open(of_file / name) as picture:
             assert min(picture.size) > 100, name
     with Image.open(of_file / "flow.gif") as animation:
-        assert animation.n_frames == 41
+        assert animation.n_frames == FRAMES
 
 
 def test_columns_of_unlike_size_make_pictures_all_the_same(tmp_path: Path) -> None:

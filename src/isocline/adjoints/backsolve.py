@@ -22,15 +22,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..apart import check_apart
 from ..capture import capture
 from ..controllers.base import Controller
 from ..errors import GradientError, InputError
 from ..problem import Plan, Problem
+from ..samples import SamplePlan, SampleProblem
 from ..solution import Statistics
 from ..solvers.base import Solver
 from ..solvers.external import BlackBox, Boxed
 from ..transforms import active
 from .augmented import ReverseNorm
+from .backsolved_lanes import backsolved_lanes
 from .base import (
     Inputs,
     Trajectory,
@@ -44,6 +47,7 @@ from .continuous import Continuous, Rows, check_coefficients, reverse_plan
 from .direct import unrecorded
 from .forward_states import integrate_and_keep
 from .reverse import Reverse
+from .samples import SampleTrajectory
 from .sweep import Anchor
 
 __all__ = ["Backsolve"]
@@ -111,6 +115,32 @@ class Backsolve:
         every = [problem.y0, *tensors_of_times(problem.times), *captured.tensors]
         rows = _Backsolved.apply(solves, inputs, *every)  # type: ignore[no-untyped-call]
         return Trajectory(solves.outcome, rows)
+
+    def run_samples(
+        self, problem: SampleProblem, plan: SamplePlan, stats: Statistics
+    ) -> SampleTrajectory:
+        """The same for samples with steps of their own, in both directions.
+
+        The parameters' adjoint belongs to all samples, and to the error norm of none: `seminorm`
+        says nothing here, and a `norm` is given states and adjoints of some samples, no parameters,
+        and answers with a number for each sample.
+
+        Raises:
+            GradientError: where events are looked for.
+            InputError: for a method of the reverse solve that has no steps by samples.
+        """
+        if plan.events:
+            raise GradientError(
+                'Backsolve does not go back through events with stepping="per_sample": use '
+                "`adjoint=Checkpointed()` or `Direct()`, or solve under `torch.no_grad()`."
+            )
+        check_coefficients(self, plan.solver)
+        field = problem.field
+        captured = capture(field, problem.t0.to(problem.y0.real.dtype), problem.y0)
+        assert captured.value is not None
+        check_apart(field, problem.t0, problem.y0, captured.value)
+        problem = replace(problem, f0=captured.value)
+        return backsolved_lanes(self, problem, plan, captured, stats)
 
     def wanted(self, captured: Sequence[Tensor]) -> list[Tensor]:
         """Those of the captured tensors that are to receive a gradient."""

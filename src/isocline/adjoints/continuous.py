@@ -14,6 +14,7 @@ from ..errors import GradientError, InputError
 from ..holdings import held
 from ..integrate import Outcome
 from ..problem import Plan, Problem, SaveAt
+from ..samples import SamplePlan
 from ..solution import ERRORS, Statistics, Status
 from ..solvers.base import Solver
 from ..solvers.external import BlackBox
@@ -21,7 +22,15 @@ from ..solvers.wrapped import proper
 from ..validate import check_black_box, check_controller, check_solver
 from .sweep import Anchor, anchors_of
 
-__all__ = ["Continuous", "Rows", "Settings", "check_coefficients", "check_outcome", "reverse_plan"]
+__all__ = [
+    "Continuous",
+    "Rows",
+    "Settings",
+    "check_coefficients",
+    "check_outcome",
+    "reverse_method",
+    "reverse_plan",
+]
 
 Gradients = list[Tensor | None]
 
@@ -65,25 +74,13 @@ def reverse_plan(settings: Settings, plan: Plan, **own: Any) -> Plan:
     Raises:
         InputError: if the method cannot step as planned.
     """
-    name = type(settings).__name__
-    solver = plan.solver if settings.solver is None else check_solver(settings.solver)
-    own |= {"controller": settings.controller, "dt0": settings.dt0}
-    check_black_box(solver, **{f"{name}.{key}": value for key, value in own.items()})
-    controller, dt0 = plan.controller, plan.dt0 if settings.dt0 is None else settings.dt0
-    if settings.controller is not None:
-        dt0 = settings.dt0
-        controller = check_controller(settings.controller, solver, dt0)
-    elif controller.adaptive and not solver.adaptive:
-        raise InputError(
-            f"{name}.solver",
-            f"{solver.name}, which has no error estimate, under an adaptive controller",
-            f"a solver with an error estimate, or `{name}(controller=Constant(), dt0=...)`",
-        )
+    solver, controller = reverse_method(settings, plan, **own)
+    forward = plan.dt0 if settings.controller is None else None
     return replace(
         plan,
         solver=solver,
         controller=controller,
-        dt0=dt0,
+        dt0=forward if settings.dt0 is None else settings.dt0,
         rtol=plan.rtol if settings.rtol is None else settings.rtol,
         atol=plan.atol if settings.atol is None else settings.atol,
         max_steps=plan.max_steps if settings.max_steps is None else settings.max_steps,
@@ -93,6 +90,25 @@ def reverse_plan(settings: Settings, plan: Plan, **own: Any) -> Plan:
         events=(),
         on_step=None,
     )
+
+
+def reverse_method(
+    settings: Settings, plan: Plan | SamplePlan, **own: Any
+) -> tuple[Solver, Controller]:
+    """Method and controller of the reverse solve; see `reverse_plan`."""
+    name = type(settings).__name__
+    solver = plan.solver if settings.solver is None else check_solver(settings.solver)
+    own |= {"controller": settings.controller, "dt0": settings.dt0}
+    check_black_box(solver, **{f"{name}.{key}": value for key, value in own.items()})
+    if settings.controller is not None:
+        return solver, check_controller(settings.controller, solver, settings.dt0)
+    if plan.controller.adaptive and not solver.adaptive:
+        raise InputError(
+            f"{name}.solver",
+            f"{solver.name}, which has no error estimate, under an adaptive controller",
+            f"a solver with an error estimate, or `{name}(controller=Constant(), dt0=...)`",
+        )
+    return solver, plan.controller
 
 
 def check_coefficients(adjoint: object, solver: Solver) -> None:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ..errors import GradientWarning
+from ..integrate import LaneTolerance
 from ..problem import Plan
+from ..samples import SamplePlan
 
-__all__ = ["Drift"]
+__all__ = ["Drift", "LaneDrift"]
 
 FAR = 3000.0
 """Warn of a drift of more tolerances than this.
@@ -58,18 +60,74 @@ class Drift:
 
     def warn(self) -> None:
         """Warn if the largest was far out."""
-        if self.largest <= FAR:
-            return
+        _warn(self.largest, f"at t = {self.t:.6g}", self.adaptive)
+
+
+class LaneDrift:
+    """The largest drift of each sample of one backward pass of per-sample stepping.
+
+    Args:
+        plan: of the reverse solve, for the states of these samples alone.
+        like: their states, shape (n, width).
+    """
+
+    def __init__(self, plan: SamplePlan, like: Tensor) -> None:
+        self.norm, self.adaptive = plan.norm, plan.controller.adaptive
+        self.tolerance = LaneTolerance(plan, like)
+        count = len(like)
+        self.largest = torch.zeros(count, dtype=torch.float64, device=like.device)
+        self.times = torch.full_like(self.largest, math.nan)
+
+    def between(self, samples: Tensor, y: Tensor, known: Tensor) -> Tensor:
+        """Differences of two states in tolerances, shape (k,); infinite for what is not a number.
+
+        Args:
+            samples: whose they are, shape (k,).
+            y, known: shape (k, width).
+        """
+        size = known.abs()
         if self.adaptive:
-            far, finer = f"{self.largest:.3g} times its tolerance", "tighten `rtol` and `atol`"
+            scale = self.tolerance.of(samples).scale(known)
         else:
-            far, finer = f"{100 * FRACTION * self.largest:.3g} % of its size", "take shorter steps"
-        warnings.warn(
-            f"the reverse solve of Backsolve came at t = {self.t:.6g} to a state that is {far} "
-            "away from that of the forward solve: the gradient is that of another trajectory, and "
-            "may be far off. Where a flow contracts, errors grow in reverse. Use "
-            "`adjoint=Checkpointed()`, which takes no reverse solve; or put the state right along "
-            f"the way with `Backsolve(checkpoints=...)`; or {finer}.",
-            GradientWarning,
-            stacklevel=2,
-        )
+            least = torch.finfo(size.dtype).tiny ** 0.5
+            scale = FRACTION * (size + size.amax(1, keepdim=True)).clamp(min=least)
+        found = self.norm((y - known) / scale).double()
+        return found.nan_to_num(nan=math.inf, posinf=math.inf)
+
+    def note(self, samples: Tensor, times: Tensor, tolerances: Tensor) -> None:
+        """Drifts were measured, at most one of a sample."""
+        before = self.largest.index_select(0, samples)
+        when = torch.where(tolerances > before, times, self.times.index_select(0, samples))
+        self.times = self.times.index_copy(0, samples, when)
+        self.largest = self.largest.index_copy(0, samples, torch.maximum(tolerances, before))
+
+    def warn(self, samples: Tensor, signs: Tensor) -> None:
+        """Warn if the largest was far out.
+
+        Args:
+            samples: the numbers of all samples in their batch.
+            signs: of the user's time against the clock of the noted times.
+        """
+        place = int(self.largest.argmax())
+        t = float(self.times[place] * signs[place]) + 0.0  # no -0
+        where = f"in sample {int(samples[place])} at t = {t:.6g}"
+        _warn(float(self.largest[place]), where, self.adaptive)
+
+
+def _warn(largest: float, where: str, adaptive: bool) -> None:
+    """Warn of a drift that is far out."""
+    if largest <= FAR:
+        return
+    if adaptive:
+        far, finer = f"{largest:.3g} times its tolerance", "tighten `rtol` and `atol`"
+    else:
+        far, finer = f"{100 * FRACTION * largest:.3g} % of its size", "take shorter steps"
+    warnings.warn(
+        f"the reverse solve of Backsolve came {where} to a state that is {far} "
+        "away from that of the forward solve: the gradient is that of another trajectory, and "
+        "may be far off. Where a flow contracts, errors grow in reverse. Use "
+        "`adjoint=Checkpointed()`, which takes no reverse solve; or put the state right along "
+        f"the way with `Backsolve(checkpoints=...)`; or {finer}.",
+        GradientWarning,
+        stacklevel=3,
+    )

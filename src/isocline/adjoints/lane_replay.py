@@ -321,7 +321,7 @@ class _Walk:
                 self.of_times[place] = total.index_add(0, movers, gradient * own)
         total, output = self.of_times[2], round_.output
         if total is not None and output is not None and wanted and wanted[0] is not None:
-            flat = total.reshape(-1).index_add(0, output.wanted, wanted[0])
+            flat = total.reshape(-1).index_add(0, output.wanted, wanted[0][: len(output.wanted)])
             self.of_times[2] = flat.view(total.shape)
 
     def _pull_start(self) -> None:

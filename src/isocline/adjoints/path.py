@@ -7,40 +7,14 @@ continuous solution is a loss on states at fixed times, which any adjoint can di
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from ..integrate import NODAL_CENTRE as CENTRE
+from ..integrate import lagrange
 from ..solvers.base import DensePiece
 
 __all__ = ["Path", "lagrange", "nodal_values"]
-
-CENTRE = 0.5
-
-
-class Basis(NamedTuple):
-    """Polynomials of degree D on [0, 1] by their values at D + 1 nodes, of which 0 is the first.
-
-    Attributes:
-        nodes: Chebyshev's, ends included, shape (D + 1,), float64 on the host.
-        weights: row j has the coefficients of b_j = theta sum_m w_jm (theta - 1/2)^m, which is 1
-            at node j + 1 and 0 at the others; shape (D, D), as in `DensePiece`.
-    """
-
-    nodes: Tensor
-    weights: Tensor
-
-
-@cache
-def lagrange(degree: int) -> Basis:
-    """The basis of this degree, at least 1."""
-    with torch.inference_mode(False):  # what is kept must serve solves outside of it too
-        nodes = (1 - torch.cos(torch.pi * torch.arange(degree + 1).double() / degree)) / 2
-        inner = nodes[1:, None]
-        powers = inner * (inner - CENTRE) ** torch.arange(degree)
-        return Basis(nodes, torch.linalg.inv(powers).t().contiguous())
 
 
 def nodal_values(pieces: list[DensePiece], ends: list[float]) -> Tensor:

@@ -121,7 +121,7 @@ def _again(replay: LaneReplay, start: Sequence[Tensor | None]) -> list[Tensor]:
         step = round_.again(replay.method, field, (begin, until), y.index_select(0, movers))
         cut, after = round_.passed(replay.plan.events, field, step, higher=True)
         if output is not None:
-            wanted = None if ts is None else ts.reshape(-1).index_select(0, output.wanted)
+            wanted = None if ts is None else output.traced(ts)
             found = round_.rows(cut, wanted)
             assert found is not None
             rows.append(found)

@@ -3,6 +3,8 @@
 from .clock import Clock as Clock
 from .dense import DenseOutput as DenseOutput
 from .dispatch import integrate as integrate
+from .judging import LaneTolerance as LaneTolerance
+from .lane_dense import SampleDense as SampleDense
 from .lane_events import Cut as Cut
 from .lane_events import Hits as Hits
 from .lane_events import passage as passage
@@ -10,6 +12,8 @@ from .lanes import Lanes as Lanes
 from .loop import Outcome as Outcome
 from .loop import Recorder as Recorder
 from .loop import Start as Start
+from .nodal import NODAL_CENTRE as NODAL_CENTRE
+from .nodal import lagrange as lagrange
 from .per_sample import integrate_samples as integrate_samples
 from .ragged import Output as Output
 from .ragged import RaggedSaver as RaggedSaver

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..samples import PerSample
 from ..solvers.base import DensePiece
 from ..state import Packing, State
 
@@ -33,8 +34,11 @@ class DenseOutput:
     y0: Tensor
     packing: Packing
 
-    def __call__(self, t: Tensor | float) -> State:
+    def __call__(self, t: Tensor | float | PerSample) -> State:
         """State at time(s) `t`: scalar, or shape (m,); see `Solution.__call__`."""
+        if isinstance(t, PerSample):
+            given = "PerSample, of a solve with joint stepping"
+            raise InputError("t", given, "a scalar or shape (m,)")
         times = torch.as_tensor(t, dtype=torch.float64)
         if times.ndim > 1:
             raise InputError("t", f"shape {tuple(times.shape)}", "a scalar or shape (m,)")

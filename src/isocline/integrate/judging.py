@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -121,6 +122,12 @@ class LaneTolerance:
             self.atol = self.atol.index_select(0, lanes)
         if isinstance(self.rtol, Tensor):
             self.rtol = self.rtol.index_select(0, lanes)
+
+    def of(self, lanes: Tensor) -> LaneTolerance:
+        """That of some of the lanes."""
+        found = copy(self)
+        found.keep(lanes)
+        return found
 
     def scale(self, y: Tensor) -> Tensor:
         """For the errors at `y`."""

@@ -18,6 +18,7 @@ from ..samples import SamplePlan, SampleProblem
 from ..solution import Status
 from ..solvers.lanes import LaneStep, lane_stepper
 from .judging import LaneJudge, Verdict
+from .lane_dense import dense_nodes
 from .lane_events import Cut, LaneWatch
 from .lanes import Lanes, stops_of
 from .ragged import RaggedSaver, states_of
@@ -64,7 +65,8 @@ class _Loop:
         stepper = lane_stepper(plan.solver, packing.dtype, packing.device)
         self.stepper = stepper if recorder is None else recorder.stepper(stepper)
         self.controller = plan.controller
-        self.saver = RaggedSaver(problem, plan.save)
+        nodes = dense_nodes(stepper, problem) if plan.save.dense else None
+        self.saver = RaggedSaver(problem, plan.save, nodes)
         self.lanes = Lanes.of(problem)
         batch, device = problem.field.batch, problem.y0.device
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
@@ -76,6 +78,7 @@ class _Loop:
             rejected=zeros.clone(),
             evaluations=zeros.clone(),
             filled=zeros.clone(),
+            nodes=0 if nodes is None else len(nodes),
         )
         self.rounds = 0
         self.split = 0  # rounds in which some lane's step was rejected
@@ -244,12 +247,13 @@ class _Loop:
     ) -> None:
         """Output, and what is remembered, of the steps that count."""
         lanes, found = self.lanes, self.found
-        output = self.saver.output(lanes.samples, t_next.detach(), taken, arrived)
+        starts, ends = lanes.t.detach(), t_next.detach()
+        output = self.saver.output(lanes.samples, starts, ends, taken, arrived)
         if output is not None:
             times = self.problem.times
             traced = None
             if times is not None and times.ts is not None:
-                traced = times.ts.reshape(-1).index_select(0, output.wanted)
+                traced = output.traced(times.ts)
             before = self.problem.field.evaluations
             found.outputs.append(output)
             found.rows.append(states_of(step, output, traced))
@@ -258,10 +262,10 @@ class _Loop:
             return
         rows = None if taken is None else taken.nonzero().squeeze(1)
         if rows is None or rows.shape[0]:
-            start, end, hits = lanes.t.detach(), t_next.detach(), None
+            hits = None
             if isinstance(step, Cut):
-                end, hits = step.whole.detach(), step.hits
-            round_ = Round(lanes.samples, start, end, lanes.y, rows, output, hits, lanes.moved)
+                ends, hits = step.whole.detach(), step.hits
+            round_ = Round(lanes.samples, starts, ends, lanes.y, rows, output, hits, lanes.moved)
             self.recorder.accepted(round_, step)
 
     def _advance(self, step: LaneStep, t_next: Tensor, verdict: Verdict) -> None:

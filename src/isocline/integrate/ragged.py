@@ -24,7 +24,8 @@ class Output(NamedTuple):
     Attributes:
         owners: lanes of the rows between, by position, shape (m,).
         times: when those are, shape (m,), float64.
-        wanted: which of all output times they are, by index into the flattened matrix, shape (m,).
+        wanted: which of all output times the first w of them are, by index into the flattened
+            matrix, shape (w,). The others are nodes of dense output, whose slot is -1.
         ends: lanes whose step's end is a row, shape (k,).
         samples, slots: of all the rows, shape (m + k,).
         clocks: times of all the rows, shape (m + k,).
@@ -37,6 +38,11 @@ class Output(NamedTuple):
     samples: Tensor
     slots: Tensor
     clocks: Tensor
+
+    def traced(self, ts: Tensor) -> Tensor:
+        """The times of the rows between, with the graph of the output times `ts`."""
+        own = ts.reshape(-1).index_select(0, self.wanted)
+        return torch.cat([own, self.times[len(self.wanted) :]])
 
 
 def states_of(step: LaneStep, output: Output, times: Tensor | None = None) -> Tensor:
@@ -62,13 +68,14 @@ class RaggedSaver:
     Args:
         problem: has the output times.
         save: what else to keep.
+        nodes: where dense output is kept of each step, in parts of it; None for none.
 
     Attributes:
         filled: how many rows each sample has, shape (batch,).
     """
 
-    def __init__(self, problem: SampleProblem, save: SaveAt) -> None:
-        self.save = save
+    def __init__(self, problem: SampleProblem, save: SaveAt, nodes: Tensor | None = None) -> None:
+        self.save, self.nodes = save, nodes
         self.ts = problem.ts
         # Where a time records a gradient, its row comes from the interpolant also at a step's end.
         self.recording = problem.times is not None
@@ -111,13 +118,18 @@ class RaggedSaver:
         return Output(none, t0[:0], none, owners, owners, slots, clocks)
 
     def output(
-        self, samples: Tensor, t_next: Tensor, taken: Tensor | None, arrived: Tensor | None
+        self,
+        samples: Tensor,
+        t: Tensor,
+        t_next: Tensor,
+        taken: Tensor | None,
+        arrived: Tensor | None,
     ) -> Output | None:
-        """The rows that steps to `t_next` give.
+        """The rows that steps from `t` to `t_next` give.
 
         Args:
             samples: of the lanes, shape (lanes,).
-            t_next: where the steps end.
+            t, t_next: where the steps begin and end.
             taken: which lanes took theirs; None for all.
             arrived: positions of those that reached the end of their solve; None for none.
         """
@@ -126,7 +138,8 @@ class RaggedSaver:
         ends = self._ends(t_next, taken, arrived, last)
         if ends is not None and not ends.shape[0]:
             ends = None
-        if passed is None and ends is None:
+        dense = self._dense(t, t_next, taken)
+        if passed is None and ends is None and dense is None:
             return None
         none = samples[:0]
         owners, times, wanted = passed or (none, t_next[:0], none)
@@ -142,7 +155,38 @@ class RaggedSaver:
         slots = self._slots(rows) if owners.shape[0] or at_end.shape[0] else self._single(rows)
         at_end = torch.cat([at_end, ends])
         clocks = torch.cat([times, t_next.index_select(0, at_end)])
-        return Output(owners, times, wanted, at_end, rows, slots, clocks)
+        output = Output(owners, times, wanted, at_end, rows, slots, clocks)
+        return output if dense is None else self._with_dense(output, samples, *dense)
+
+    def _dense(
+        self, t: Tensor, t_next: Tensor, taken: Tensor | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Lanes and times of the nodes of dense output, step by step."""
+        if self.nodes is None:
+            return None
+        long = t_next > t  # a step of no length is no piece of a solution
+        lanes = (long if taken is None else long & taken).nonzero().squeeze(1)
+        if not lanes.shape[0]:
+            return None
+        start, end = (time.index_select(0, lanes).unsqueeze(1) for time in (t, t_next))
+        times = torch.where(self.nodes == 1.0, end, start + self.nodes * (end - start))
+        return lanes.repeat_interleave(len(self.nodes)), times.reshape(-1)
+
+    @staticmethod
+    def _with_dense(output: Output, samples: Tensor, owners: Tensor, times: Tensor) -> Output:
+        """The output with these nodes after its other rows between the ends of steps."""
+        place = len(output.owners)
+
+        def among(rows: Tensor, nodes: Tensor) -> Tensor:
+            return torch.cat([rows[:place], nodes, rows[place:]])
+
+        return output._replace(
+            owners=torch.cat([output.owners, owners]),
+            times=torch.cat([output.times, times]),
+            samples=among(output.samples, samples.index_select(0, owners)),
+            slots=among(output.slots, torch.full_like(owners, -1)),
+            clocks=among(output.clocks, times),
+        )
 
     def _passed(
         self, samples: Tensor, t_next: Tensor, taken: Tensor | None

@@ -68,6 +68,7 @@ class SampleOutcome:
         accepted, rejected: steps of each sample.
         evaluations: of the field in which each sample took part.
         filled: how many rows of output each sample has.
+        nodes: how many rows of each step are nodes of dense output.
         initial: the rows that are initial states.
         outputs: the rows of each round.
         rows: states of those, initial ones included, each of shape (rows, width).
@@ -81,6 +82,7 @@ class SampleOutcome:
     rejected: Tensor
     evaluations: Tensor
     filled: Tensor
+    nodes: int = 0
     initial: Output | None = None
     outputs: list[Output] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)

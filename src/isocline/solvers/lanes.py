@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,11 +17,14 @@ from torch import Tensor
 from ..errors import InputError
 from .base import Solver
 from .explicit import Coefficients, ExplicitRungeKutta, coefficients, hairers_two
+from .lane_slopes import Scratch, Slopes, Stacked
 from .tableau import CENTRE, Tableau
 
 __all__ = [
+    "ExplicitLaneStep",
     "ExplicitLanes",
     "LaneExtension",
+    "LaneQuadrature",
     "LaneSlope",
     "LaneStep",
     "LaneStepper",
@@ -71,6 +74,23 @@ class LaneStep(Protocol):
 
     def extension(self, lanes: Tensor) -> LaneExtension:
         """The continuous extensions of some lanes, by their positions, shape (lanes,)."""
+
+
+class LaneQuadrature(NamedTuple):
+    """The stages of a step of each lane, as q nodes of the quadrature that the method is.
+
+    What is integrated along the steps and feeds back into nothing, the method finds as the sum of
+    weights times integrands at these nodes.
+
+    Attributes:
+        times: as the field is given them, shape (q, lanes).
+        states: shape (q, lanes, width).
+        weights: the method's, none of which is zero, times the lengths of steps; like `times`.
+    """
+
+    times: Tensor
+    states: Tensor
+    weights: Tensor
 
 
 class LaneStepper(Protocol):
@@ -140,7 +160,7 @@ class ExplicitLanes:
         inner = sorted({node for node in self.table.nodes if 0.0 < node < 1.0})
         self.inner = {node: place for place, node in enumerate(inner)}
         self.nodes = torch.tensor(inner, dtype=torch.float64, device=device).unsqueeze(1)
-        self._scratch: _Scratch | None = None
+        self._scratch: Scratch | None = None
 
     def step(
         self,
@@ -179,13 +199,13 @@ class ExplicitLanes:
         if estimate and self.tableau.adaptive:
             columns = slopes.columns(main).detach()
             errors = tuple(torch.mv(columns, self.rows[row]).view(shape) for row in table.errors)
-        return _ExplicitLaneStep(y1, errors, first, last, self, field, t, t_next, y, slopes)
+        return ExplicitLaneStep(y1, errors, first, last, self, field, t, t_next, y, slopes)
 
-    def _room(self, y: Tensor) -> _Slopes:
+    def _room(self, y: Tensor) -> Slopes:
         if torch.is_grad_enabled():
-            return _Stacked()
+            return Stacked()
         if self._scratch is None or not self._scratch.fits(y):
-            self._scratch = _Scratch(self.table, y)
+            self._scratch = Scratch(self.table, y)
         self._scratch.begin(y.shape[0])
         return self._scratch
 
@@ -208,7 +228,7 @@ class ExplicitLanes:
 
 
 @dataclass(slots=True)
-class _ExplicitLaneStep:
+class ExplicitLaneStep:
     """A step of each lane that can still evaluate the stages which only output needs."""
 
     y1: Tensor
@@ -220,7 +240,7 @@ class _ExplicitLaneStep:
     t: Tensor
     t_next: Tensor
     y0: Tensor
-    slopes: _Slopes
+    slopes: Slopes
 
     def at(self, owners: Tensor, times: Tensor) -> Tensor:
         """States between the ends, from the method's interpolant."""
@@ -246,6 +266,24 @@ class _ExplicitLaneStep:
                     stage = torch.addmv(y0.reshape(-1), columns, stepper.rows[i]).view_as(y0)
                 known.append(field_(times(i), stage) * h)
         return LaneExtension(t, t_next, y0, known, table)
+
+    def quadrature(self) -> LaneQuadrature:
+        """The stages that have a part in `y1`. To be asked before the next step."""
+        stepper, start, shape = self.stepper, self.y0.reshape(-1), self.y0.shape
+        lengths = self.t_next - self.t
+        times = stepper._times(self.t, self.t_next, lengths)
+        states = [self.y0]
+        for i in range(1, stepper.table.needed):
+            columns = self.slopes.columns(i)
+            states.append(torch.addmv(start, columns, stepper.rows[i]).view(shape))
+        weights = [float(b) for b in stepper.tableau.b[: stepper.table.needed]]
+        nodes = [i for i, weight in enumerate(weights) if weight]
+        h = lengths.to(stepper.time_dtype)
+        return LaneQuadrature(
+            torch.stack([times(i) for i in nodes]),
+            torch.stack([states[i] for i in nodes]),
+            torch.stack([h * weights[i] for i in nodes]),
+        )
 
 
 @dataclass(slots=True)
@@ -291,88 +329,3 @@ class LaneExtension:
         for slope, weight in zip(self.slopes, basis, strict=True):
             found = torch.addcmul(found, slope.index_select(0, places), weight)
         return found
-
-
-class _Slopes(Protocol):
-    """The stages of a step as they come, each times the length of its lane's step."""
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-
-    def push(self, slope: Tensor, h: Tensor) -> None:
-        """Add a stage."""
-
-    def columns(self, count: int) -> Tensor:
-        """The first stages as columns, shape (lanes * width, count)."""
-
-    def stage(self, number: int, like: Tensor) -> Tensor:
-        """One stage, shape (lanes, width)."""
-
-    def lasting(self, slope: Tensor) -> Tensor:
-        """A slope safe to keep: a field may write all its answers into one buffer of its own."""
-
-
-class _Stacked:
-    """Stages that carry a graph: stacked for each sum."""
-
-    def __init__(self) -> None:
-        self._slopes: list[Tensor] = []
-
-    @property
-    def count(self) -> int:
-        return len(self._slopes)
-
-    def push(self, slope: Tensor, h: Tensor) -> None:
-        self._slopes.append(slope * h)
-
-    def columns(self, count: int) -> Tensor:
-        stacked: Tensor = torch.stack(self._slopes[:count])
-        return stacked.view(count, -1).t()
-
-    def stage(self, number: int, like: Tensor) -> Tensor:
-        return self._slopes[number]
-
-    def lasting(self, slope: Tensor) -> Tensor:
-        return slope if slope.requires_grad else slope.clone()
-
-
-class _Scratch:
-    """Stages without a graph, in a buffer that is made once for as many lanes as there are."""
-
-    def __init__(self, table: Coefficients, like: Tensor) -> None:
-        self._lanes = self._room = like.shape[0]
-        self._width = like.shape[1]
-        self._buffer = like.new_zeros(len(table.rows), like.numel())
-        self.count = 0
-        self._cut()
-
-    def fits(self, y: Tensor) -> bool:
-        """Whether there is room for the lanes of `y`."""
-        return y.shape[0] <= self._room and y.shape[1] == self._width
-
-    def begin(self, lanes: int) -> None:
-        """Ready for a step of so many lanes; overwrites the stages of the step before."""
-        self.count = 0
-        if lanes != self._lanes:
-            self._lanes = lanes
-            self._cut()
-
-    def _cut(self) -> None:
-        """Views of the part of the buffer that is in use."""
-        part = self._buffer[:, : self._lanes * self._width]
-        self._slots: list[Tensor] = [row.view(self._lanes, self._width) for row in part]
-        self._columns: list[Tensor] = [part[:i].t() for i in range(part.shape[0] + 1)]
-
-    def push(self, slope: Tensor, h: Tensor) -> None:
-        torch.mul(slope, h, out=self._slots[self.count])
-        self.count += 1
-
-    def columns(self, count: int) -> Tensor:
-        return self._columns[count]
-
-    def stage(self, number: int, like: Tensor) -> Tensor:
-        return self._slots[number]
-
-    def lasting(self, slope: Tensor) -> Tensor:
-        return slope.clone()

@@ -68,8 +68,9 @@ def odeint_adjoint(
     if task.apart or reverse.apart:
         raise InputError(
             "options['stepping']",
-            '"per_sample" for odeint_adjoint, whose reverse solve steps jointly',
-            "`odeint`, whose gradient is exact, and needs no more memory than its steps",
+            '"per_sample" for odeint_adjoint',
+            "`odeint`, whose gradient is exact",
+            "`isocline.solve` solves each sample's adjoint at its own pace: `adjoint=Backsolve()`.",
         )
     if len(t) == 1 and event_fn is None:
         return alone(y0)

@@ -160,7 +160,7 @@ def _check_apart(task: Task, steps: Steps, seen: Callbacks | None) -> None:
     for name, given in refused.items():
         if given:
             hint = "`isocline.solve` has events of each sample." if name == "event_fn" else ""
-            expected = "it left out: samples share it, and so must step jointly"
+            expected = "it left out, or joint stepping"
             raise InputError(name, 'one with options={"stepping": "per_sample"}', expected, hint)
 
 
