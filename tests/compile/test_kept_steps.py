@@ -246,12 +246,15 @@ def test_small_tensors_are_computed_again(
     A field is traced once more for that at most: what was made for a large batch serves small ones.
     """
     monkeypatch.setattr(program, "WORTH_KEEPING", 8 * 8 * 10)
-    field, traces = Counting(width=8), []
-    for batch in (9, 10, 8, 20):
-        gradients(field, states(batch, 2), ALL)
-        traces.append((traces_so_far(), len(halves)))
-    assert [count for _, count in traces] == [0, 1, 1, 1]
-    assert traces[1] == traces[2] == traces[3]
+    for batches, split_at in (((9, 10, 8, 20), 1), ((10, 8, 20), 0)):
+        interpret(monkeypatch, driven=True)
+        halves.clear()
+        field, traces = Counting(width=8), []
+        for batch in batches:
+            gradients(field, states(batch, 2), ALL)
+            assert len(halves) == (len(traces) >= split_at)
+            traces.append(traces_so_far())
+        assert len(set(traces[split_at:])) == 1
 
 
 def test_backward_twice_and_second_derivatives() -> None:
