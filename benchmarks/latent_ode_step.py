@@ -71,9 +71,9 @@ class Loss(TrainingStep):
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
             optimizer.step()
 
-    def ours(self, adjoint: ic.Adjoint) -> Tensor:
+    def ours(self, adjoint: ic.Adjoint, *, compiled: bool = False) -> Tensor:
         """By isocline."""
-        self.model.adjoint = adjoint
+        self.model.adjoint, self.model.compiled = adjoint, compiled
         return -self.model.elbo(self.batch, noise=self.noise).value().mean()
 
     def theirs(self, *, adjoint: bool) -> Tensor:
@@ -101,6 +101,7 @@ def report(case: Case, rounds: int) -> str:
     """One case as Markdown."""
     loss = Loss(case)
     losses: dict[str, Callable[[], Tensor]] = {
+        "isocline, compiled": lambda: loss.ours(ic.Checkpointed(), compiled=True),
         "isocline, default": lambda: loss.ours(ic.Checkpointed()),
         "isocline Direct": lambda: loss.ours(ic.Direct()),
         "isocline Backsolve": lambda: loss.ours(ic.Backsolve()),
@@ -136,8 +137,9 @@ def page(rounds: int) -> str:
                 "tolerances, averaged norm on both sides, a field that was trained for 200 "
                 f"iterations, one thread, {rounds} interleaved rounds. isocline {ic.__version__}, "
                 f"torchdiffeq {torchdiffeq.__version__}, torch {torch.__version__}, Python "
-                f"{platform.python_version()}. Evaluations are forward and backward together; the "
-                "last column is the distance of the gradient from that of `Direct`. Made by "
+                f"{platform.python_version()}. Evaluations are forward and backward together, and "
+                "not counted where they are compiled; the last column is the distance of the "
+                "gradient from that of `Direct`. Made by "
                 "`benchmarks/latent_ode_step.py`; read the ratios."
             ),
             "",

@@ -71,7 +71,7 @@ def compare(
             timing.ratio(timings[f"torchdiffeq {other}"]) for other in ("odeint", "odeint_adjoint")
         ]
         lines.append(
-            f"| {name} | {timing.median:.1f} | {step.count(runs[name])} | {ratios[0]:.2f} | "
+            f"| {name} | {timing.median:.1f} | {step.count(runs[name]) or ''} | {ratios[0]:.2f} | "
             f"{ratios[1]:.2f} | {off:.0e} |"
         )
     return lines
