@@ -16,7 +16,8 @@ from torch import Tensor
 from ..controllers.lanes import initial_steps, lane_control
 from ..samples import SamplePlan, SampleProblem
 from ..solution import Status
-from ..solvers.lanes import LaneStep, lane_stepper
+from ..solvers.lane_methods import lane_stepper
+from ..solvers.lanes import LaneStep
 from .lane_dense import dense_nodes
 from .lane_events import Cut, LaneWatch
 from .lanes import Lanes, LaneTolerance, stops_of
@@ -68,7 +69,7 @@ class _Loop:
         self.tolerance = LaneTolerance(plan, problem.y0)
         nodes = dense_nodes(stepper, problem) if plan.save.dense else None
         self.saver = RaggedSaver(problem, plan.save, nodes)
-        self.lanes = Lanes.of(problem)
+        self.lanes = Lanes.of(problem, stepper.copies)
         batch, device = problem.field.batch, problem.y0.device
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
         codes = torch.full_like(zeros, CODES.index(Status.SUCCESS))
@@ -94,7 +95,7 @@ class _Loop:
         found, saver = self.found, self.saver
         found.initial = saver.initial(self.problem.t0)
         if found.initial is not None:
-            found.rows.append(self.lanes.y.index_select(0, found.initial.ends))
+            found.rows.append(self.problem.y0.index_select(0, found.initial.ends))
         if self.recorder is not None:
             self.recorder.began(found.initial)
         self._start()
@@ -121,13 +122,13 @@ class _Loop:
         if problem.f0 is not None and not torch.is_grad_enabled():
             lanes.first = problem.f0
         else:
-            slope = lanes.field(lanes.t.to(self.stepper.time_dtype), lanes.y)
+            slope = lanes.field(lanes.t.to(self.stepper.time_dtype), problem.y0)
             lanes.first = slope if slope.requires_grad else slope.clone()
         if plan.dt0 is not None:
             lanes.h = plan.dt0
             return
         with torch.no_grad():
-            y0, slope = lanes.y.detach(), lanes.first.detach()
+            y0, slope = problem.y0.detach(), lanes.first.detach()
             lanes.h = initial_steps(
                 lambda t, y: lanes.field(t.to(self.stepper.time_dtype), y),
                 problem.t0,
@@ -199,7 +200,7 @@ class _Loop:
         if not self.controller.adaptive:
             lost = torch.full((len(y1),), math.nan, dtype=torch.float64, device=y1.device)
             return lost.masked_fill_(y1.isfinite().all(1), 0.0)
-        scale = self.tolerance.scale(self.lanes.y.detach(), y1)
+        scale = self.tolerance.scale(self.lanes.states.detach(), y1[:, : self.lanes.width])
         norms = [self.plan.norm(error / scale) for error in step.errors]
         combine = self.stepper.combine
         return (norms[0] if combine is None else combine(*norms)).double()
@@ -275,7 +276,7 @@ class _Loop:
                 traced = output.traced(times.ts)
             before = self.problem.field.evaluations
             found.outputs.append(output)
-            found.rows.append(states_of(step, output, traced))
+            found.rows.append(states_of(step, output, lanes.width, traced))
             self._count(output.owners, before)
         if self.recorder is None:
             return
