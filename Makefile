@@ -94,7 +94,7 @@ bench-gradients: $(VENV)/.stamp-bench  ## memory and time of gradients beside to
 	@$(ONE_THREAD) $(BIN)/python benchmarks/gradient_time.py $(ARGS)
 
 .PHONY: bench-per-sample
-bench-per-sample: $(VENV)/.stamp-bench  ## time per-sample stepping beside joint stepping and diffrax (10 minutes)
+bench-per-sample: $(VENV)/.stamp-bench  ## time per-sample stepping beside joint stepping, torchode and diffrax (10 minutes)
 	$(SAY) "stepping samples at their own pace"
 	@$(ONE_THREAD) $(BIN)/python benchmarks/per_sample.py $(ARGS)
 

@@ -1,4 +1,4 @@
-"""Per-sample stepping beside joint stepping and diffrax under vmap: docs/results/per-sample.md.
+"""Per-sample stepping beside joint stepping, torchode and diffrax: docs/results/per-sample.md.
 
 Van der Pol's equation with a stiffness of each sample's own, batches of equal difficulty, and
 series with output times of their own.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 # One thread for XLA, and double precision: to be said before jax is imported.
@@ -16,96 +17,56 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_paralleli
 os.environ["JAX_ENABLE_X64"] = "1"
 
 import torch
+from per_sample_peers import BATCH, SPAN, START, TOL, oscillator, peers, solve
 from timing import Timing, interleaved, publish
 from torch import Tensor, nn
 
 import isocline as ic
 from isocline.integrate import per_sample
 
-BATCH, SPAN, TOL = 256, 20.0, 1e-5
-MU = torch.linspace(2.0, 50.0, BATCH, dtype=torch.float64)
-START = torch.tensor([[2.0, 0.0]], dtype=torch.float64).expand(BATCH, 2)
 STEPPINGS = ("joint", "per_sample")
 
 
-def oscillator(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
-    x, v = y.unbind(-1)
-    return torch.stack([v, mu * (1 - x * x) * v - x], -1)
-
-
-def solve(stepping: Any, *, grad: bool, tol: float = TOL, y0: Tensor = START) -> ic.Solution:
-    """One solve of the batch, and its backward pass if that is wanted."""
-    mu = MU.clone().requires_grad_(grad)
-    with torch.set_grad_enabled(grad):
-        found = ic.solve(
-            oscillator, y0, 0.0, SPAN, args=(ic.PerSample(mu),), solver="dopri5", rtol=tol,
-            atol=tol, stepping=stepping,
-        )  # fmt: skip
-        if grad:
-            found.ys.sum().backward()
-    return found
-
-
-def of_diffrax() -> Callable[[bool], object]:
-    """The same by diffrax under vmap, compiled by XLA; forward, or forward and backward."""
-    import diffrax
-    import jax
-    import jax.numpy as jnp
-
-    def field(t: Any, y: Any, mu: Any) -> Any:
-        return jnp.stack([y[1], mu * (1 - y[0] * y[0]) * y[1] - y[0]])
-
-    def end(mu: Any) -> Any:
-        return diffrax.diffeqsolve(
-            diffrax.ODETerm(field), diffrax.Dopri5(), 0.0, SPAN, None, jnp.array([2.0, 0.0]),
-            args=mu, stepsize_controller=diffrax.PIDController(rtol=TOL, atol=TOL), max_steps=16**4,
-        ).ys[-1]  # fmt: skip
-
-    mu = jnp.asarray(MU.numpy())
-    forward = jax.jit(jax.vmap(end))
-    backward = jax.jit(jax.grad(lambda mu: jax.vmap(end)(mu).sum()))
-    return lambda grad: jax.block_until_ready((backward if grad else forward)(mu))
-
-
 def oscillators(rounds: int) -> list[str]:
-    """Van der Pol: work and time."""
+    """Van der Pol: work, error and time."""
     lines = [
         f"## Van der Pol, {BATCH} samples, stiffness 2 to 50, t from 0 to {SPAN:g}",
         "",
-        f"Dopri5, float64, rtol = atol = {TOL:g}, all samples from (2, 0).",
+        f"Dormand-Prince 5, float64, rtol = atol = {TOL:g}, all samples from (2, 0).",
         "",
-        "| | calls of the field | evaluations × samples | largest error |",
-        "| --- | --- | --- | --- |",
+        "| isocline | calls of the field | evaluations × samples |",
+        "| --- | --- | --- |",
     ]
-    exact = solve("per_sample", grad=False, tol=1e-9).ys[-1]
     work = {}
     for stepping in STEPPINGS:
-        found = solve(stepping, grad=False)
-        calls = found.stats.nfe_forward
-        work[stepping] = found.stats.evaluated_samples or calls * BATCH
-        error = float((found.ys[-1] - exact).abs().max())
-        lines.append(f"| {stepping} | {calls:,} | {work[stepping]:,} | {error:.1e} |")
+        stats = solve(stepping, grad=False).stats
+        work[stepping] = stats.evaluated_samples or stats.nfe_forward * BATCH
+        lines.append(f"| {stepping} | {stats.nfe_forward:,} | {work[stepping]:,} |")
     share = work["per_sample"] / work["joint"]
     lines += ["", f"Per-sample stepping evaluates **{share:.2f}** of what joint stepping does.", ""]
-    diffrax = of_diffrax()
+    exact = solve("per_sample", grad=False, tol=1e-10).ys[-1]
+    candidates = peers()
     for title, grad in (("Forward", False), ("Forward and backward", True)):
-        runs: dict[str, Callable[[], object]] = {
-            stepping: lambda s=stepping, g=grad: solve(s, grad=g)  # type: ignore[misc]
-            for stepping in STEPPINGS
+        errors = {
+            name: float((run(grad).detach() - exact).abs().max())
+            for name, run in candidates.items()
         }
-        runs["diffrax, vmap"] = lambda g=grad: diffrax(g)  # type: ignore[misc]
-        lines += [f"{title}:", "", *table(interleaved(runs, rounds, warm_up=1)), ""]
+        runs = {name: partial(run, grad) for name, run in candidates.items()}
+        lines += [f"{title}:", "", *table(interleaved(runs, rounds, warm_up=1), errors), ""]
     return lines
 
 
-def table(times: dict[str, Timing]) -> list[str]:
-    """Times, and each as a part of joint stepping's."""
-    joint = times["joint"]
-    lines = ["| | ms, median | of joint stepping's time (quartiles) |", "| --- | --- | --- |"]
-    for name, own in times.items():
-        low, high = joint.spread(own)
-        part = f"{joint.ratio(own):.2f} ({low:.2f}-{high:.2f})"
-        lines.append(f"| {name} | {own.median:.1f} | {'' if name == 'joint' else part} |")
+def table(times: dict[str, Timing], errors: dict[str, float]) -> list[str]:
+    """Times, and each beside the first."""
+    own = next(iter(times.values()))
+    lines = [
+        "| | ms, median | largest error | isocline, per sample, is faster by (quartiles) |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, theirs in times.items():
+        low, high = own.spread(theirs)
+        ratio = "" if theirs is own else f"{own.ratio(theirs):.2f} ({low:.2f}-{high:.2f})"
+        lines.append(f"| {name} | {theirs.median:.0f} | {errors[name]:.1e} | {ratio} |")
     return lines
 
 

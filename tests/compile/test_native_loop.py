@@ -101,7 +101,7 @@ def test_output_between_steps(
     [
         {"max_steps": 3},
         {"controller": ic.PID(min_step=0.5), "rtol": 1e-12, "atol": 1e-12},
-        {"controller": ic.PID(factor_min=0.9)},
+        {"controller": ic.PID(factor_min=0.5)},
         {"controller": ic.Constant(), "dt0": 0.5},
     ],
 )

@@ -128,7 +128,8 @@ class Program:
         self._runners: dict[str, Artifact] = {}
         self._failed: dict[str, str] = {}
         self._splits: dict[str, Split | None] = {}
-        self._largest: dict[int | None, int] = {}
+        self._keeps = False  # whether steps that keep something have paid for a batch,
+        self._small: set[int | None] = set()  # and batches for which they would not
         rows = [[float(x) for x in centred(row)] for row in request.tableau.interpolant]
         # Coefficients of the interpolant about `CENTRE`, (rows, degree).
         self.weights = torch.tensor(rows, dtype=torch.float64)
@@ -194,11 +195,7 @@ class Program:
             budget: in bytes.
         """
         batch = subject.packing.batch
-        if budget == 0:
-            return None
-        if batch not in self._largest:
-            self._largest[batch] = largest(self._traced_step, batch)
-        if self._largest[batch] < WORTH_KEEPING:
+        if budget == 0 or not self._worth_keeping(batch):
             return None
         flags = [subject.tensors[slot.place].requires_grad for slot in self.slots]
         key = f"kept {flags}"
@@ -222,6 +219,14 @@ class Program:
             len(halves.kept),
             count,
         )
+
+    def _worth_keeping(self, batch: int | None) -> bool:
+        """Whether it pays for a batch, or has paid for one before: then it is compiled already."""
+        if not self._keeps and batch not in self._small:
+            self._keeps = largest(self._traced_step, batch) >= WORTH_KEEPING
+            if not self._keeps:
+                self._small.add(batch)
+        return self._keeps
 
     def _split(self, subject: Subject) -> Split | None:
         formula = self._formula(subject)

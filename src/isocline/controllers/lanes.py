@@ -23,6 +23,10 @@ __all__ = ["LaneControl", "initial_steps", "lane_control"]
 class LaneControl(Protocol):
     """A controller's memory of every lane."""
 
+    @property
+    def least_factor(self) -> float:
+        """No length is less than this times the one before."""
+
     def grown(self, h: Tensor, ratio: Tensor) -> Tensor:
         """Next lengths, where every lane's step of length `h` was accepted."""
 
@@ -30,7 +34,7 @@ class LaneControl(Protocol):
         """Next lengths, where some lanes' steps were not accepted.
 
         Args:
-            h: of accepted steps the lengths that were tried, of others those that were taken.
+            h: lengths that were tried; of a step that was cut short and rejected what it was.
             ratio: of error to tolerance.
             accept: which steps are accepted.
         """
@@ -64,6 +68,8 @@ def lane_control(controller: Controller, error_order: int) -> LaneControl:
 class _ConstantSteps:
     """Every step is as long as the one before."""
 
+    least_factor = 1.0
+
     def grown(self, h: Tensor, ratio: Tensor) -> Tensor:
         return h
 
@@ -83,6 +89,11 @@ class _LanePID:
     def __init__(self, pid: PID, order: int) -> None:
         p, i, d = pid.proportional, pid.integral, pid.derivative
         self._pid = pid
+        self.least_factor = min(pid.factor_min, pid.safety)
+        # As tensors: numbers cost up to three times as much.
+        numbers = (pid.factor_min, pid.safety, 1.0, pid.factor_max)
+        bounds = torch.tensor(numbers, dtype=torch.float64)
+        self._least, self._safe, self._one, self._most = bounds.unbind()
         self._now = -(p + i + d) / order
         self._before = ((p + 2 * d) / order, -d / order)
         self._again = -1.0 / order  # after a rejection the integral term acts alone
@@ -94,7 +105,7 @@ class _LanePID:
         pid = self._pid
         factor = self._factor(ratio)
         if self._ceiling is None:
-            factor = factor.clamp_(pid.factor_min, pid.factor_max)
+            factor = factor.clamp_(self._least, self._most)
         else:
             factor = torch.minimum(factor.clamp_(min=pid.factor_min), self._ceiling)
             self._ceiling = None
@@ -106,12 +117,11 @@ class _LanePID:
         factor = self._factor(ratio)
         if self._now != self._again or self._remembers:
             factor = torch.where(accept, factor, _power(ratio, self._again).mul_(pid.safety))
-        factor = factor.nan_to_num_(nan=pid.factor_min).clamp_(min=pid.factor_min)
-        ceiling = self._ceiling
-        if ceiling is None:
-            ceiling = torch.full_like(ratio, pid.factor_max)
-        factor = torch.minimum(factor, torch.where(accept, ceiling, pid.safety))
-        self._ceiling = torch.where(accept, pid.factor_max, 1.0).to(ratio.dtype)
+        ceiling = self._most if self._ceiling is None else self._ceiling
+        # `fmax` takes the number where the other is NaN, as that of a step that was lost is.
+        factor = torch.fmax(factor, self._least)
+        factor = torch.minimum(factor, torch.where(accept, ceiling, self._safe))
+        self._ceiling = torch.where(accept, self._most, self._one)
         self._remember(ratio, accept)
         return self._bounded(factor.mul_(h))
 

@@ -3,12 +3,12 @@
 from .clock import Clock as Clock
 from .dense import DenseOutput as DenseOutput
 from .dispatch import integrate as integrate
+from .judging import LaneTolerance as LaneTolerance
 from .lane_dense import SampleDense as SampleDense
 from .lane_events import Cut as Cut
 from .lane_events import Hits as Hits
 from .lane_events import passage as passage
 from .lanes import Lanes as Lanes
-from .lanes import LaneTolerance as LaneTolerance
 from .lanes import started as started
 from .loop import Outcome as Outcome
 from .loop import Recorder as Recorder

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..samples import LaneField, SamplePlan, SampleProblem
+from ..samples import LaneField, SampleProblem
 
-__all__ = ["LaneTolerance", "Lanes", "started", "stops_of"]
+__all__ = ["Lanes", "started", "stops_of"]
 
 
 @dataclass(slots=True)
@@ -28,10 +27,10 @@ class Lanes:
         width: of a state.
         first: the slope that the steps start with, if it is known for all lanes.
         field: the field for these samples.
-        rejected: how many steps of each were rejected so far.
+        accepted: in how many of the rounds that rejected some lane's step each lane's was taken.
         moved: which lanes start from an event, whose time may carry a graph; None where none does.
-        resting: which lanes are done; None where none is.
-        rest: how many those are.
+        awake: which lanes are not at rest; None where none is.
+        rest: how many are.
     """
 
     samples: Tensor
@@ -42,9 +41,9 @@ class Lanes:
     width: int
     first: Tensor | None
     field: LaneField
-    rejected: Tensor
+    accepted: Tensor
     moved: Tensor | None = None
-    resting: Tensor | None = None
+    awake: Tensor | None = None
     rest: int = 0
 
     @classmethod
@@ -62,7 +61,7 @@ class Lanes:
             width=problem.y0.shape[1],
             first=None,
             field=problem.field.at(None),
-            rejected=torch.zeros(batch, dtype=torch.long, device=device),
+            accepted=torch.zeros(batch, dtype=torch.long, device=device),
         )
 
     def __len__(self) -> int:
@@ -95,18 +94,18 @@ class Lanes:
 
     def put_to_rest(self, lanes: Tensor) -> None:
         """These lanes are done, by their positions."""
-        resting = self.resting
-        if resting is None:
-            resting = torch.zeros(len(self), dtype=torch.bool, device=lanes.device)
-        self.resting = resting.index_fill(0, lanes, True)
+        awake = self.awake
+        if awake is None:
+            awake = torch.ones(len(self), dtype=torch.bool, device=lanes.device)
+        self.awake = awake.index_fill(0, lanes, False)
         self.rest += lanes.shape[0]
 
     def drop_resting(self) -> Tensor:
         """Let the lanes at rest leave; the positions of those that stay."""
-        assert self.resting is not None
-        stay = (~self.resting).nonzero().squeeze(1)
-        kept = (self.samples, self.t, self.t1, self.h, self.y, self.rejected)
-        self.samples, self.t, self.t1, self.h, self.y, self.rejected = (
+        assert self.awake is not None
+        stay = self.awake.nonzero().squeeze(1)
+        kept = (self.samples, self.t, self.t1, self.h, self.y, self.accepted)
+        self.samples, self.t, self.t1, self.h, self.y, self.accepted = (
             tensor.index_select(0, stay) for tensor in kept
         )
         if self.first is not None:
@@ -114,7 +113,7 @@ class Lanes:
         if self.moved is not None:
             self.moved = self.moved.index_select(0, stay)
         self.field = self.field.of(stay)
-        self.resting, self.rest = None, 0
+        self.awake, self.rest = None, 0
         return stay
 
 
@@ -130,37 +129,3 @@ def stops_of(stops: tuple[float, ...], problem: SampleProblem) -> Tensor | None:
     times = torch.tensor(stops, dtype=torch.float64, device=problem.y0.device)
     signs = problem.field.signs
     return times.expand(problem.field.batch, -1) if signs is None else signs.unsqueeze(1) * times
-
-
-class LaneTolerance:
-    """The scale that errors are measured against: atol + rtol * max(|y|, |y1|), elementwise."""
-
-    def __init__(self, plan: SamplePlan, y0: Tensor) -> None:
-        real = y0.detach().real
-        # A floor keeps 0 / 0 out of the error ratio where atol and the state are both zero.
-        floor = torch.finfo(real.dtype).tiny ** 0.5
-        atol = torch.as_tensor(plan.atol, dtype=real.dtype, device=real.device)
-        self.atol = atol.clamp(min=floor)
-        self.rtol = plan.rtol
-
-    def keep(self, lanes: Tensor) -> None:
-        """Only these lanes are left."""
-        if self.atol.ndim:
-            self.atol = self.atol.index_select(0, lanes)
-        if isinstance(self.rtol, Tensor):
-            self.rtol = self.rtol.index_select(0, lanes)
-
-    def of(self, lanes: Tensor) -> LaneTolerance:
-        """That of some of the lanes."""
-        found = copy(self)
-        found.keep(lanes)
-        return found
-
-    def scale(self, *states: Tensor) -> Tensor:
-        """For states at one end of a step, or at both."""
-        size = states[0].abs()
-        for state in states[1:]:
-            size = torch.maximum(size, state.abs())
-        if isinstance(self.rtol, Tensor):
-            return torch.addcmul(self.atol, self.rtol, size)
-        return torch.add(self.atol, size, alpha=self.rtol)

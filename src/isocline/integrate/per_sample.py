@@ -3,7 +3,7 @@
 It knows nothing of gradients.
 
 One round tries one step of every lane. What the host reads of a round: the largest error ratio,
-how many lanes arrived, and the shortest next step.
+how many steps end at their target, and now and then the shortest next step.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import math
 import torch
 from torch import Tensor
 
-from ..controllers.lanes import initial_steps, lane_control
+from ..controllers.lanes import initial_steps
 from ..samples import SamplePlan, SampleProblem
 from ..solution import Status
 from ..solvers.lane_methods import lane_stepper
 from ..solvers.lanes import LaneStep
+from .judging import LaneJudge, Verdict
 from .lane_dense import dense_nodes
 from .lane_events import Cut, LaneWatch
-from .lanes import Lanes, LaneTolerance, stops_of
+from .lanes import Lanes, stops_of
 from .ragged import RaggedSaver, states_of
 from .rounds import CODES, LaneRecorder, Round, SampleOutcome, Spread
 
@@ -65,8 +66,6 @@ class _Loop:
         stepper = lane_stepper(plan.solver, packing.dtype, packing.device)
         self.stepper = stepper if recorder is None else recorder.stepper(stepper)
         self.controller = plan.controller
-        self.control = lane_control(plan.controller, plan.solver.error_order)
-        self.tolerance = LaneTolerance(plan, problem.y0)
         nodes = dense_nodes(stepper, problem) if plan.save.dense else None
         self.saver = RaggedSaver(problem, plan.save, nodes)
         self.lanes = Lanes.of(problem, stepper.copies)
@@ -83,9 +82,12 @@ class _Loop:
             nodes=0 if nodes is None else len(nodes),
         )
         self.rounds = 0
+        self.split = 0  # rounds in which some lane's step was rejected
         self.common = 0  # evaluations so far in which all lanes took part
         ends = torch.stack([problem.t0.abs(), problem.t1.abs()])
         self.coarsest = _ULPS * _EPS * float(ends.max())  # infinite where an event is to end it
+        critical = max(self.coarsest, self.controller.min_step)
+        self.judge = LaneJudge(plan, self.stepper, problem.y0, critical)
         self.stops = stops_of(self.controller.stops, problem)
         self.watch: LaneWatch | None = None
         if plan.events:
@@ -111,9 +113,9 @@ class _Loop:
     def _working(self) -> Tensor:
         """Positions of the lanes that are not at rest."""
         lanes = self.lanes
-        if lanes.resting is None:
+        if lanes.awake is None:
             return torch.arange(len(lanes), device=lanes.t.device)
-        return (~lanes.resting).nonzero().squeeze(1)
+        return lanes.awake.nonzero().squeeze(1)
 
     def _start(self) -> None:
         """First slopes and first steps."""
@@ -136,7 +138,7 @@ class _Loop:
                 slope,
                 problem.t1,
                 plan.solver.error_order,
-                self.tolerance.scale(y0),
+                self.judge.tolerance.scale(y0),
                 plan.norm,
             )
         self.common = 2
@@ -148,40 +150,32 @@ class _Loop:
     def _round(self) -> None:
         """Try one step of every lane."""
         lanes = self.lanes
-        h, t_next, target = self._next_times()
+        h, t_next, reaches = self._next_times()
         before = self.problem.field.evaluations
         step = self.stepper.step(lanes.field, lanes.t, t_next, lanes.y, lanes.first)
         self.common += self.problem.field.evaluations - before
-        with torch.no_grad():
-            ratio = self._ratios(step)
-            worst = float(ratio.amax())
-            accept = None if worst <= 1.0 else ratio <= 1.0
-            if accept is None:
-                h_next = self.control.grown(h, ratio)
-            else:
-                # A step that was cut short at its target must be tried again shorter than it was.
-                length = torch.where(accept, h, t_next - lanes.t)
-                h_next = self.control.mixed(length, ratio, accept)
-            if self.stops is not None:
-                short = (t_next == target) & (t_next - lanes.t < h)
-                h_next = torch.where(short & (ratio <= 1.0), torch.maximum(h, h_next), h_next)
-        if accept is not None and torch.is_grad_enabled() and not math.isfinite(worst):
+        reaching = int(reaches.count_nonzero()) > lanes.rest
+        verdict = self.judge.verdict(step, lanes, h, t_next, reaches if reaching else None)
+        accept = verdict.accept
+        if accept is not None and torch.is_grad_enabled() and not math.isfinite(verdict.worst):
             step = self._without_lost(step, t_next, accept)
         taken = accept
-        if lanes.resting is not None:
-            taken = ~lanes.resting if accept is None else accept & ~lanes.resting
+        if lanes.awake is not None:
+            taken = lanes.awake if accept is None else accept & lanes.awake
         cut = None
         if self.watch is not None and (cut := self._cut(step, t_next, taken)) is not None:
             step, t_next = cut, t_next.index_copy(0, cut.hits.lanes, cut.passage.times)
-        arrived = self._arrived(t_next, taken, cut)
+        arrived = None
+        if reaching or cut is not None:
+            arrived = self._arrived(t_next, taken, cut)
         self._take(step, t_next, taken, arrived)
-        self._advance(step, t_next, h_next, accept)
+        self._advance(step, t_next, verdict)
         if cut is not None:
             self._go_on(cut)
-        self._settle(h, h_next, ratio, accept, arrived)
+        self._settle(h, verdict, arrived)
 
     def _next_times(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Lengths to try, where the steps end, and where they must not go beyond."""
+        """Lengths to try, where the steps end, and which end at their target or are at rest."""
         lanes, bounds = self.lanes, self.controller
         h, t, target = lanes.h, lanes.t.detach(), lanes.t1
         if bounds.min_step > 0.0 or bounds.max_step < math.inf:
@@ -192,18 +186,10 @@ class _Loop:
             target = torch.where(ahead < target, ahead, target)
         t_next = t + h
         reaches = torch.add(t_next, h, alpha=_STRETCH) >= target
-        return h, torch.where(reaches, target, t_next), target
-
-    def _ratios(self, step: LaneStep) -> Tensor:
-        """Error over tolerance; for a constant step 0, or NaN where the state is not finite."""
-        y1 = step.y1.detach()
-        if not self.controller.adaptive:
-            lost = torch.full((len(y1),), math.nan, dtype=torch.float64, device=y1.device)
-            return lost.masked_fill_(y1.isfinite().all(1), 0.0)
-        scale = self.tolerance.scale(self.lanes.states.detach(), y1[:, : self.lanes.width])
-        norms = [self.plan.norm(error / scale) for error in step.errors]
-        combine = self.stepper.combine
-        return (norms[0] if combine is None else combine(*norms)).double()
+        t_next = torch.where(reaches, target, t_next)
+        if self.watch is not None and lanes.awake is not None:
+            reaches = reaches | ~lanes.awake  # those that an event ended are not at t1
+        return h, t_next, reaches
 
     def _without_lost(self, step: LaneStep, t_next: Tensor, accept: Tensor) -> Spread:
         """The step of the accepted lanes alone, where others are not finite.
@@ -245,14 +231,9 @@ class _Loop:
 
     def _arrived(self, t_next: Tensor, taken: Tensor | None, cut: Cut | None) -> Tensor | None:
         """Positions of lanes that reached the end of their solve in this round."""
-        lanes = self.lanes
-        there = t_next == lanes.t1
-        if lanes.resting is not None and self.watch is not None:
-            there = there | lanes.resting  # those that an event ended are not at t1
+        there = t_next == self.lanes.t1
         if cut is not None:
             there = there.index_fill(0, cut.hits.lanes[cut.hits.final], True)
-        if int(there.sum()) == lanes.rest:
-            return None
         if taken is not None:
             there = there & taken
         found = there.nonzero().squeeze(1)
@@ -288,12 +269,10 @@ class _Loop:
             round_ = Round(lanes.samples, starts, ends, lanes.y, rows, output, hits, lanes.moved)
             self.recorder.accepted(round_, step)
 
-    def _advance(
-        self, step: LaneStep, t_next: Tensor, h_next: Tensor, accept: Tensor | None
-    ) -> None:
+    def _advance(self, step: LaneStep, t_next: Tensor, verdict: Verdict) -> None:
         """Move on the lanes whose step was accepted."""
-        lanes = self.lanes
-        lanes.h = h_next
+        lanes, accept = self.lanes, verdict.accept
+        lanes.h = verdict.h_next
         if lanes.moved is not None:  # a lane that tries again still starts from its event
             lanes.moved = None if accept is None else lanes.moved & ~accept
         if accept is None:
@@ -310,22 +289,16 @@ class _Loop:
         else:  # known for those alone that try again from where they are
             lanes.first = None if bool(accept.any()) else step.first
 
-    def _settle(
-        self,
-        h: Tensor,
-        h_next: Tensor,
-        ratio: Tensor,
-        accept: Tensor | None,
-        arrived: Tensor | None,
-    ) -> None:
+    def _settle(self, h: Tensor, verdict: Verdict, arrived: Tensor | None) -> None:
         """Let go of the lanes that are done, and stop those that cannot go on."""
-        lanes = self.lanes
+        lanes, ratio, accept = self.lanes, verdict.ratio, verdict.accept
         if accept is not None:
-            lanes.rejected = lanes.rejected + ~accept
+            self.split += 1
+            lanes.accepted = lanes.accepted + accept
         if arrived is not None:
             self._rest(arrived)
         failed = False
-        shortest = float(h_next.amin())
+        shortest = verdict.shortest
         if accept is not None and not self.controller.adaptive:
             failed = self._stop(~accept, ratio)  # no shorter step is to come
         elif shortest < self.coarsest or shortest <= self.controller.min_step:
@@ -350,8 +323,8 @@ class _Loop:
 
     def _stop(self, lanes: Tensor, ratio: Tensor) -> bool:
         """Stop the lanes that `lanes` says, if any, for what their last error ratio was."""
-        if self.lanes.resting is not None:
-            lanes = lanes & ~self.lanes.resting
+        if self.lanes.awake is not None:
+            lanes = lanes & self.lanes.awake
         stopped = lanes.nonzero().squeeze(1)
         if not stopped.shape[0]:
             return False
@@ -372,7 +345,7 @@ class _Loop:
         """These lanes are done."""
         found, samples = self.found, self.lanes.samples.index_select(0, lanes)
         # A lane tries one step in each round until it rests.
-        rejected = self.lanes.rejected.index_select(0, lanes)
+        rejected = self.split - self.lanes.accepted.index_select(0, lanes)
         found.rejected.index_copy_(0, samples, rejected)
         found.accepted.index_copy_(0, samples, self.rounds - rejected)
         found.evaluations.index_add_(0, samples, torch.full_like(samples, self.common))
@@ -390,8 +363,7 @@ class _Loop:
         if not self.lanes.rest:
             return
         stay = self.lanes.drop_resting()
-        self.control.keep(stay)
-        self.tolerance.keep(stay)
+        self.judge.keep(stay)
         self.saver.keep(stay)
         if self.watch is not None:
             self.watch.keep(stay)

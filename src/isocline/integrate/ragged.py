@@ -153,7 +153,7 @@ class RaggedSaver:
         # Of a lane's rows those between come first, then those asked for at the end.
         every = torch.cat([owners, at_end, ends])
         rows = samples.index_select(0, every)
-        slots = self._slots(rows)
+        slots = self._slots(rows) if owners.shape[0] or at_end.shape[0] else self._single(rows)
         at_end = torch.cat([at_end, ends])
         clocks = torch.cat([times, t_next.index_select(0, at_end)])
         output = Output(owners, times, wanted, at_end, rows, slots, clocks)
@@ -229,6 +229,12 @@ class RaggedSaver:
             owners, times = passed
             wanted[owners[times == t_next.index_select(0, owners)]] = False
         return wanted.nonzero().squeeze(1)
+
+    def _single(self, samples: Tensor) -> Tensor:
+        """Slots for one row of each of these samples."""
+        slots = self.filled.index_select(0, samples)
+        self.filled = self.filled.index_copy(0, samples, slots + 1)
+        return slots
 
     def _slots(self, samples: Tensor) -> Tensor:
         """Slots for rows of these samples, in order; the rows count as filled."""

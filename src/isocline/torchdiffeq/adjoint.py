@@ -65,6 +65,13 @@ def odeint_adjoint(
     task = Task.of(func, y0, t, rtol, atol, method, options, event_fn, explicit or ())
     steps = task.steps()
     reverse = _reverse(task, method, adjoint_method, adjoint_options)
+    if task.apart or reverse.apart:
+        raise InputError(
+            "options['stepping']",
+            '"per_sample" for odeint_adjoint',
+            "`odeint`, whose gradient is exact",
+            "`isocline.solve` solves each sample's adjoint at its own pace: `adjoint=Backsolve()`.",
+        )
     if len(t) == 1 and event_fn is None:
         return alone(y0)
     adjoint: Backsolve | None = None

@@ -37,7 +37,10 @@ def odeint(
         rtol, atol: tolerances: numbers, tensors that broadcast against y0, or one of these for
             each entry of a tuple.
         method: a name of `SOLVERS`; "dopri5" by default.
-        options: by name, as torchdiffeq documents them.
+        options: by name, as torchdiffeq documents them; and `"stepping": "per_sample"`, for each
+            sample of the batch to go at its own pace (explicit Runge-Kutta methods). Then t has
+            the shape (samples,), func is asked about some of the samples at a time, and "norm"
+            gives a number for each of them.
         event_fn: `event_fn(t, y) -> Tensor`. The solve goes on, beyond t[1] if need be, until one
             of its elements is zero. Then t has two times, of which the second gives the
             direction.

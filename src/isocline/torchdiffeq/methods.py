@@ -19,7 +19,7 @@ from .own_methods import OwnMethod
 __all__ = ["SOLVERS", "Method", "find_method"]
 
 _STEP, _ACCEPT, _REJECT = "callback_step", "callback_accept_step", "callback_reject_step"
-_EVERY = frozenset({"norm"})
+_EVERY = frozenset({"norm", "stepping"})
 _ADAPTIVE = _EVERY | {
     "dtype",
     "dfactor",

@@ -75,6 +75,14 @@ class Task:
         asked = Asked(func, y0, t, *tolerances, until_event=event_fn is not None)
         return cls(asked, found, dict(options or {}), event_fn, parameters)
 
+    @property
+    def apart(self) -> bool:
+        """Whether each sample of the batch goes at its own pace, which torchdiffeq cannot."""
+        stepping = self.options.get("stepping", "joint")
+        if stepping not in ("joint", "per_sample"):
+            raise InputError("options['stepping']", repr(stepping), '"joint" or "per_sample"')
+        return bool(stepping == "per_sample")
+
     def steps(self) -> Steps:
         """How the solve steps; warns of options that the method does not know."""
         return steps_of(self.method, self.options, self.asked)
@@ -83,7 +91,7 @@ class Task:
         """How the plain functions differentiate this solve; None for the default."""
         if self.method.own:
             return Direct()  # nothing is known of what its steps keep
-        return None if self.method.boxed else for_transforms(AnyOrder())
+        return None if self.method.boxed or self.apart else for_transforms(AnyOrder())
 
     def solution(
         self, steps: Steps, sides: Sides | None, adjoint: Adjoint | None, **what: Any
@@ -97,14 +105,20 @@ class Task:
             what: further arguments of `solve`.
 
         Raises:
+            InputError: for what cannot be had where each sample goes at its own pace.
             SolveError: that is an `AssertionError` too, where torchdiffeq raises one.
         """
         asked = self.asked
         seen = Callbacks.of(asked.func, self.method.name, self.method.callbacks, Packing.unpack)
+        if self.apart:
+            _check_apart(self, steps, seen)
+            what["stepping"] = "per_sample"
         solver, controller = steps.attended(sides, seen, asked.direction)
         far = asked.direction * math.inf
         end = asked.t[-1] if self.event_fn is None else far
-        norm = None if self.method.boxed else state_norm(self.options.get("norm"), asked.y0)
+        norm = self.options.get("norm")
+        if not self.apart:  # there a norm gives one number for each sample
+            norm = None if self.method.boxed else state_norm(norm, asked.y0)
         if sides is not None:  # the field is looked at before the first step
             sides.enter(asked.times[0], far, steps.jumps)
         func = as_field(asked.func, asked.y0, sides)
@@ -131,6 +145,23 @@ class Task:
             return go(adjoint) if self.method.boxed else _for_any_field(go, adjoint)
         except SolveError as error:
             raise as_theirs(error) from None
+
+
+def _check_apart(task: Task, steps: Steps, seen: Callbacks | None) -> None:
+    """Refuse what joint stepping alone can do."""
+    controller = steps.controller
+    refused = {
+        f"method={task.method.name!r}": controller is None,
+        "event_fn": task.event_fn is not None,
+        "the callbacks of func": seen is not None,
+        "options['jump_t'], options['perturb']": steps.jumps != NOWHERE,
+        "options['min_step']": controller is not None and controller.min_step > 0,
+    }
+    for name, given in refused.items():
+        if given:
+            hint = "`isocline.solve` has events of each sample." if name == "event_fn" else ""
+            expected = "it left out, or joint stepping"
+            raise InputError(name, 'one with options={"stepping": "per_sample"}', expected, hint)
 
 
 def _for_any_field(go: Callable[[Adjoint | None], Solution], adjoint: Adjoint | None) -> Solution:
