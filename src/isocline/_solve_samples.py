@@ -24,7 +24,7 @@ from .progress import progress_bar
 from .samples import SampleField, SamplePlan, SampleProblem, SampleTimes, check_marked, matrix_of
 from .solution import ERRORS, SampleCounts, Solution, Statistics, Status
 from .solvers import Solver
-from .solvers.lanes import lane_stepper
+from .solvers.lane_methods import lane_stepper
 from .state import Packing, State, tree_leaves, tree_rebuild
 from .transforms import active
 from .validate import check_controller, check_finite_state, check_max_steps
@@ -120,7 +120,7 @@ def _check_possible(given: Settings) -> None:
         raise InputError(
             "adjoint",
             f'{type(given.adjoint).__name__} with stepping="per_sample"',
-            "Checkpointed(), Direct() or Backsolve()",
+            "Checkpointed(), Direct(), StepBack() or Backsolve()",
         )
     if given.compile:
         warnings.warn(

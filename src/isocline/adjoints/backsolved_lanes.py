@@ -14,7 +14,7 @@ from ..integrate import SampleOutcome, integrate_samples
 from ..problem import SaveAt
 from ..samples import SamplePlan, SampleProblem, SampleTimes
 from ..solution import Statistics
-from ..solvers.lanes import lane_stepper
+from ..solvers.lane_methods import explicit_lanes
 from ..validate_samples import check_first_steps, check_tolerances
 from .augmented import ReverseNorm
 from .base import Inputs, backward_work, check_single, once
@@ -52,8 +52,8 @@ def reverse_lanes(settings: Settings, problem: SampleProblem, plan: SamplePlan) 
     """
     solver, controller = reverse_method(settings, plan)
     packing = problem.field.packing
-    lane_stepper(solver, packing.dtype, packing.device)
     name = type(settings).__name__
+    explicit_lanes(f"{name}.solver", solver, packing.dtype, packing.device)
     rtol, atol, dt0 = plan.rtol, plan.atol, plan.dt0 if settings.controller is None else None
     if settings.rtol is not None:
         rtol = check_tolerances(f"{name}.rtol", settings.rtol, packing)

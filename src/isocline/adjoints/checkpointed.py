@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..apart import check_apart
 from ..capture import Captured, capture, with_tensors_of
 from ..errors import InputError
 from ..problem import Plan, Problem
@@ -22,9 +21,10 @@ from ..transforms import active
 from .base import Trajectory, is_wanted, tensors_of_times
 from .direct import recorded
 from .lane_replay import LaneReplay
+from .lane_starts import KeptLaneStarts
 from .replay import Replay
 from .replayed import replayed
-from .replayed_lanes import replayed_lanes
+from .replayed_lanes import dependencies, replayed_lanes
 from .samples import SampleTrajectory
 from .starts import Kept
 
@@ -82,21 +82,16 @@ class Checkpointed:
         self, problem: SampleProblem, plan: SamplePlan, stats: Statistics
     ) -> SampleTrajectory:
         """The same for samples with steps of their own; a slot keeps the states of one round."""
-        field = problem.field
-        captured = capture(field, problem.t0.to(problem.y0.real.dtype), problem.y0, plan.solver)
-        assert captured.value is not None
-        check_apart(field, problem.t0, problem.y0, captured.value)
-        problem = replace(problem, f0=captured.value)
+        captured, problem = dependencies(problem, plan.solver)
         captured = with_tensors_of(captured, plan.events)
         every = [problem.y0, *(problem.times or ()), *captured.tensors]
         # A step that an event cuts is taken again: its interpolant belongs to its graph.
         keep = self._graphs_to_keep(captured, plan) if is_wanted(every) and not plan.events else 0
-        automatic = self.slots == "auto"
-        slots = self.slots if isinstance(self.slots, int) else None
-        budget = self.state_budget if automatic else None
-        return replayed_lanes(
-            LaneReplay(problem, plan, slots, budget, keep, stats), problem, captured
-        )
+        if self.slots == "auto":
+            starts = KeptLaneStarts(budget=self.state_budget)
+        else:
+            starts = KeptLaneStarts(self.slots)
+        return replayed_lanes(LaneReplay(problem, plan, starts, keep, stats), problem, captured)
 
     def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
         """Estimated bytes kept: states, and graphs as far as the budget goes."""

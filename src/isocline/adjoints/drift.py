@@ -1,4 +1,4 @@
-"""How far the state, solved for once more in reverse, strays from the one of the forward pass."""
+"""How far the state, found once more on the way back, strays from that of the forward pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..integrate import LaneTolerance
 from ..problem import Plan
 from ..samples import SamplePlan
 
-__all__ = ["Drift", "LaneDrift"]
+__all__ = ["Drift", "LaneDrift", "warn_of_miss"]
 
 FAR = 3000.0
 """Warn of a drift of more tolerances than this.
@@ -128,6 +128,30 @@ def _warn(largest: float, where: str, adaptive: bool) -> None:
         "may be far off. Where a flow contracts, errors grow in reverse. Use "
         "`adjoint=Checkpointed()`, which takes no reverse solve; or put the state right along "
         f"the way with `Backsolve(checkpoints=...)`; or {finer}.",
+        GradientWarning,
+        stacklevel=3,
+    )
+
+
+def warn_of_miss(steps: str, t0: float, tolerances: float, error: Tensor, true: Tensor) -> None:
+    """Warn if steps back missed the start of a solve by more than its tolerance.
+
+    Args:
+        steps: how many there were, and whose they are.
+        t0: where the start is.
+        tolerances: the miss, in tolerances.
+        error, true: the same as a state, and the start.
+    """
+    if tolerances <= 1:
+        return
+    size = true.abs()
+    apart = float(error.abs().max() / size.max()) if size.any() else float(error.abs().max())
+    warnings.warn(
+        f"StepBack: {steps} steps back from the end miss the state at t0 = {t0:.9g} by "
+        f"{tolerances:.2g} times the tolerance of the solve, or {apart:.1e} of its size; the "
+        "gradient is off by about as much. Rounding errors grow on the way back where the "
+        "flow contracts, and a symplectic method cannot go back where the field does not "
+        "separate. Use `adjoint=Checkpointed(slots=k)`, a shorter span, or float64.",
         GradientWarning,
         stacklevel=3,
     )

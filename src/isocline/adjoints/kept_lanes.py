@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..capture import operations_so_far
 from ..samples import LaneField
-from ..solvers.lanes import ExplicitLanes, LaneExtension, LaneSlope, LaneStep
+from ..solvers.lane_methods import LaneMethod
+from ..solvers.lanes import LaneExtension, LaneSlope, LaneStep
 
 __all__ = ["KeepingLanes", "KeptRound"]
 
@@ -21,7 +22,7 @@ class KeptRound:
     Attributes:
         y1, errors, first, last: as of any `LaneStep`, without a graph.
         graph: the steps over the leaves.
-        leaves: states and, where they were known, slopes at the starts, shape (lanes, width).
+        leaves: what lanes carried and, where they were known, slopes at the starts.
         times: leaves for the ends of the steps, shape (lanes,); none if no gradient of a time is
             wanted.
         size: number of its operations.
@@ -59,10 +60,10 @@ class KeepingLanes:
         timed: whether a gradient of a time is wanted.
     """
 
-    def __init__(self, stepper: ExplicitLanes, limit: int, *, timed: bool) -> None:
+    def __init__(self, stepper: LaneMethod, limit: int, *, timed: bool) -> None:
         self.inner, self.limit, self.timed = stepper, limit, timed
         self.time_dtype, self.combine = stepper.time_dtype, stepper.combine
-        self._hands_on = any(stepper.table.at_end[: stepper.tableau.stages])
+        self._hands_on = stepper.hands_on
 
     def step(
         self,

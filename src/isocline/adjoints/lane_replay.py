@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from ..capture import Guard, operations_so_far
-from ..integrate import Cut, Output, Round, SampleOutcome, integrate_samples
+from ..integrate import Cut, Output, Round, SampleOutcome, integrate_samples, started
 from ..samples import SamplePlan, SampleProblem, SampleTimes
 from ..solution import Statistics
-from ..solvers.lanes import ExplicitLanes, LaneStep, LaneStepper, lane_stepper
+from ..solvers.lane_methods import LaneMethod, lane_stepper
+from ..solvers.lanes import LaneStep, LaneStepper
 from .base import ParameterGradients, is_stack, pulled_back
-from .checkpoints import Checkpoints, backwards
 from .kept_lanes import KeepingLanes, KeptRound
 from .lane_rounds import TakenRound
+from .lane_starts import LaneStarts
 
 __all__ = ["LaneReplay"]
 
@@ -34,8 +35,7 @@ class LaneReplay:
 
     Args:
         problem, plan: what is solved, and how.
-        slots: how many rounds' states to keep; None for all.
-        budget: how many bytes of them to keep, in place of `slots`, or None.
+        starts: where the way back gets the states from that rounds started from.
         keep: how many rounds keep their graphs.
         stats: for the backward pass to count into.
     """
@@ -44,8 +44,7 @@ class LaneReplay:
         self,
         problem: SampleProblem,
         plan: SamplePlan,
-        slots: int | None,
-        budget: int | None,
+        starts: LaneStarts,
         keep: int,
         stats: Statistics,
     ) -> None:
@@ -62,13 +61,12 @@ class LaneReplay:
         self.method = lane_stepper(plan.solver, packing.dtype, packing.device)
         self.rounds: list[TakenRound] = []
         self.initial: Output | None = None
-        self._checkpoints = Checkpoints[Tensor](slots)
-        self._budget = budget
+        self._starts = starts
         self._left: list[list[Tensor]] = [[]]  # after the start, and after each round
         self._kept: dict[int, KeptRound] = {}
         self._turn = threading.RLock()  # threads may go back through one graph
 
-    def stepper(self, stepper: ExplicitLanes) -> LaneStepper:
+    def stepper(self, stepper: LaneMethod) -> LaneStepper:
         """The stepper of the forward pass: its first rounds keep their graphs."""
         if not self.keep:
             return stepper
@@ -80,10 +78,7 @@ class LaneReplay:
 
     def accepted(self, round_: Round, step: LaneStep) -> None:
         """Remember a round."""
-        if self._budget is not None:
-            size = round_.y.numel() * round_.y.element_size()
-            self._checkpoints.slots = max(1, self._budget // size)
-        self._checkpoints.offer(round_.y)
+        self._starts.accepted(round_, step)
         if isinstance(step, KeptRound) and (round_.taken is None or step.finite):
             self._kept[len(self.rounds)] = step
         output = round_.output
@@ -105,7 +100,8 @@ class LaneReplay:
         with self._turn:
             self._kept.clear()
             if self.rounds:
-                self._checkpoints.restart(self._stayed(self.problem.y0, 0))
+                first = started(self.problem.y0, self.method.copies)
+                self._starts.restart(self._stayed(first, 0))
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integrate; the rows, shape (rows, width), and times and states of all events."""
@@ -129,8 +125,8 @@ class LaneReplay:
         return 0 if self.initial is None else len(self.initial.samples)
 
     def states(self) -> Iterator[Tensor]:
-        """States of all lanes before each round, last first."""
-        kept, field = self._checkpoints, self.problem.field
+        """What all lanes carried before each round, last first."""
+        field = self.problem.field
 
         def advance(index: int, y: Tensor) -> Tensor:
             round_ = self.rounds[index]
@@ -139,9 +135,7 @@ class LaneReplay:
             _, after = round_.passed(self.plan.events, field, step)
             return self._stayed(round_.onward(y, after), index + 1)
 
-        count = len(self.rounds)
-        for _, y in backwards(kept.indices, kept.states, kept.slots, count, advance):
-            yield y
+        return self._starts.backwards(self.rounds, advance)
 
     def kept(self, index: int) -> KeptRound | None:
         """The graph of a round, if it was kept."""
@@ -180,7 +174,8 @@ class _Walk:
         self.field, self.times = problem.field, problem.times
         self.guard = Guard(captured)
         self.totals = ParameterGradients(len(captured))
-        self.y = problem.y0.new_zeros(self._lanes_at_end(), problem.y0.shape[1])
+        carried = replay.method.copies * problem.y0.shape[1]
+        self.y = problem.y0.new_zeros(self._lanes_at_end(), carried)
         self.t = problem.t0.new_zeros(len(self.y))  # of times at which lanes go on from events
         self.timed = self.times is not None or bool(replay.plan.events)
         self.slope: Tensor | None = None  # of slopes that rounds handed on
@@ -227,7 +222,7 @@ class _Walk:
         leaf: list[Tensor] = []
         if self.times is not None:
             leaf = [round_.output.times.detach().requires_grad_()]
-        rows = round_.rows(step, leaf[0] if leaf else None)
+        rows = round_.rows(step, self.field.width, leaf[0] if leaf else None)
         assert rows is not None
         return [rows], [self.cotangent[round_.first_row : round_.last_row]], leaf
 
@@ -327,6 +322,8 @@ class _Walk:
     def _pull_start(self) -> None:
         """Over what came before the first round: the first slopes, and rows of initial states."""
         problem, initial = self.replay.problem, self.replay.initial
+        if self.replay.method.copies > 1:  # all of which are y0
+            self.y = torch.stack(self.y.split(self.field.width, 1)).sum(0)
         slope = self.slope
         if slope is not None and (is_stack(slope) or bool(slope.any())):
             with torch.enable_grad():

@@ -14,13 +14,13 @@ from ..errors import InputError
 from ..integrate import Output, Round, SampleOutcome, integrate_samples
 from ..samples import SamplePlan, SampleProblem
 from ..solution import ERRORS, Status
+from ..solvers.lane_methods import LaneMethod, explicit_lanes
 from ..solvers.lanes import (
     ExplicitLanes,
     ExplicitLaneStep,
     LaneQuadrature,
     LaneStep,
     LaneStepper,
-    lane_stepper,
 )
 from ..state import State
 from .augmented import ReverseNorm
@@ -70,7 +70,7 @@ class LaneReverse:
             norm=_both(plan.norm, width) if norm is None else _own(norm, width, unpack),
         )
         packing = problem.field.packing
-        self._alone = lane_stepper(plan.solver, packing.dtype, packing.device)
+        self._alone = explicit_lanes("solver", plan.solver, packing.dtype, packing.device)
         self._sweeping: SweepingLanes | None = None
 
     def run(self) -> tuple[Tensor, list[Tensor | None]]:
@@ -93,10 +93,11 @@ class LaneReverse:
         found = {id(tensor): total for tensor, total in totals}
         return adjoints, [found.get(id(tensor)) for tensor in self.known]
 
-    def stepper(self, stepper: ExplicitLanes) -> LaneStepper:
+    def stepper(self, stepper: LaneMethod) -> LaneStepper:
         """The steps proper, or those that jump at anchors if there are any on the way."""
         if not self.anchors.any:
             return stepper
+        assert isinstance(stepper, ExplicitLanes)  # since `reverse_lanes`
         self._sweeping = SweepingLanes(stepper, self._alone, self.field, self.anchors, self.drift)
         return self._sweeping
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..events import Event
-from ..integrate import Cut, Hits, Output, passage, states_of
+from ..integrate import Cut, Hits, Output, passage, started, states_of
 from ..samples import SampleField
 from ..solvers.lanes import LaneStep, LaneStepper
 
@@ -75,12 +75,12 @@ class TakenRound(NamedTuple):
         *,
         whole: bool = False,
     ) -> LaneStep:
-        """The steps that count, taken again from the movers' states.
+        """The steps that count, taken again from where the movers were.
 
         Args:
             stepper, field: the method, and the field of the batch.
             times: ends of the movers' steps, as numbers or with a graph.
-            y: states, shape (movers, width).
+            y: what the movers carry, the states first.
             whole: whether the slope at the end is wanted, which errors alone need else.
         """
         # With all lanes of the start the field needs no share of its arguments cut out.
@@ -96,18 +96,19 @@ class TakenRound(NamedTuple):
         *,
         higher: bool = False,
     ) -> tuple[LaneStep, Tensor]:
-        """Steps taken again, up to their events, and the states with which the movers go on."""
+        """Steps taken again, up to their events, and what the movers carry on."""
         hits = self.hits
         if hits is None:
             return step, step.y1
         places = self.hit
         lanes = field.at(self.samples.index_select(0, hits.lanes))
         through = passage(events, lanes, step.extension(places), hits, higher=higher)
-        y1 = step.y1.index_copy(0, places, through.states)
+        copies = step.y1.shape[1] // field.width
+        y1 = step.y1.index_copy(0, places, started(through.states, copies))
         cut = Cut(step, hits, through, y1, None, self.t_next)
-        return cut, step.y1.index_copy(0, places, through.after)
+        return cut, step.y1.index_copy(0, places, started(through.after, copies))
 
-    def rows(self, step: LaneStep, times: Tensor | None) -> Tensor | None:
+    def rows(self, step: LaneStep, width: int, times: Tensor | None) -> Tensor | None:
         """The output of steps taken again, with its own times or those given."""
         output, taken = self.output, self.taken
         if output is None:
@@ -115,4 +116,4 @@ class TakenRound(NamedTuple):
         if taken is not None:
             owners, ends = (torch.searchsorted(taken, at) for at in (output.owners, output.ends))
             output = output._replace(owners=owners, ends=ends)
-        return states_of(step, output, times)
+        return states_of(step, output, width, times)

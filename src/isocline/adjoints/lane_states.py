@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..integrate import Output, Round
 from ..samples import SampleProblem
-from ..solvers.lanes import ExplicitLanes, LaneStep, LaneStepper
+from ..solvers.lane_methods import LaneMethod
+from ..solvers.lanes import LaneStep, LaneStepper
 
 __all__ = ["LaneStates"]
 
@@ -36,7 +37,7 @@ class LaneStates:
         samples, places = (number < self._filled.unsqueeze(1)).nonzero().unbind(1)
         return samples, self._times[samples, places], self._states[samples, places]
 
-    def stepper(self, stepper: ExplicitLanes) -> LaneStepper:
+    def stepper(self, stepper: LaneMethod) -> LaneStepper:
         """The steps as they are."""
         return stepper
 
@@ -60,7 +61,7 @@ class LaneStates:
         lanes, samples = lanes[due], samples[due]
         places = self._filled.index_select(0, samples)
         self._times[samples, places] = round_.t_next.index_select(0, lanes)
-        self._states[samples, places] = step.y1.index_select(0, lanes)
+        self._states[samples, places] = step.y1[:, : self._states.shape[2]].index_select(0, lanes)
         self._filled.index_add_(0, samples, torch.ones_like(samples))
 
     def _halve(self, samples: Tensor) -> None:

@@ -8,22 +8,38 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..capture import Captured
-from ..integrate import Cut
+from ..apart import check_apart
+from ..capture import Captured, capture
+from ..integrate import Cut, started
 from ..samples import SampleProblem
+from ..solvers.base import Solver
 from .base import Inputs, backward_work
 from .lane_replay import LaneReplay
 from .samples import SampleTrajectory
 
-__all__ = ["replayed_lanes"]
+__all__ = ["dependencies", "replayed_lanes"]
 
 _LEADING = 4
 """Inputs before the captured tensors: y0, t0, t1 and ts."""
+
+
+def dependencies(problem: SampleProblem, solver: Solver) -> tuple[Captured, SampleProblem]:
+    """What the field and the method depend on; the problem with the field at its starts.
+
+    Raises:
+        InputError: for a field that mixes samples.
+    """
+    field, t0, y0 = problem.field, problem.t0, problem.y0
+    captured = capture(field, t0.to(y0.real.dtype), y0, solver)
+    assert captured.value is not None
+    check_apart(field, t0, y0, captured.value)
+    return captured, replace(problem, f0=captured.value)
 
 
 def replayed_lanes(
@@ -110,6 +126,7 @@ def _again(replay: LaneReplay, start: Sequence[Tensor | None]) -> list[Tensor]:
     rows = [] if initial is None else [y.index_select(0, initial.ends)]
     times: list[Tensor] = []
     states: list[Tensor] = []
+    y = started(y, replay.method.copies)
     onward = problem.t0  # of each sample the time of its last event
     for round_ in replay.rounds:
         movers, output = round_.movers, round_.output
@@ -122,7 +139,7 @@ def _again(replay: LaneReplay, start: Sequence[Tensor | None]) -> list[Tensor]:
         cut, after = round_.passed(replay.plan.events, field, step, higher=True)
         if output is not None:
             wanted = None if ts is None else output.traced(ts)
-            found = round_.rows(cut, wanted)
+            found = round_.rows(cut, field.width, wanted)
             assert found is not None
             rows.append(found)
         if isinstance(cut, Cut):
@@ -131,7 +148,7 @@ def _again(replay: LaneReplay, start: Sequence[Tensor | None]) -> list[Tensor]:
             samples = movers.index_select(0, round_.hit)
             onward = onward.index_copy(0, samples, cut.passage.times)
         y = y.index_copy(0, movers, after)
-    none = y.new_empty(0, y.shape[1])
+    none = y.new_empty(0, field.width)
     empty = y.new_empty(0, dtype=torch.float64)
     return [torch.cat([none, *rows]), torch.cat([empty, *times]), torch.cat([none, *states])]
 

@@ -12,22 +12,29 @@ as much. So the start that is found is compared with the true one, and a miss is
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from ..capture import capture
-from ..errors import GradientError, GradientWarning
+from ..errors import GradientError
 from ..problem import Plan, Problem
+from ..samples import SamplePlan, SampleProblem
 from ..solution import Statistics
-from ..solvers.base import ReversibleStepper, Stepper
+from ..solvers.base import ReversibleStepper, Solver, Stepper
+from ..solvers.coupled_lanes import CoupledLanes
+from ..solvers.lane_methods import lane_stepper
 from ..transforms import active
 from .base import Trajectory
 from .direct import recorded
+from .drift import warn_of_miss
+from .lane_replay import LaneReplay
+from .lane_stepback import SteppedBackLanes
 from .replay import Replay
 from .replayed import replayed
+from .replayed_lanes import dependencies, replayed_lanes
+from .samples import SampleTrajectory
 from .starts import Held, Taken
 
 __all__ = ["StepBack"]
@@ -51,12 +58,8 @@ class StepBack:
         """
         stepper = plan.solver.bind(problem.field, problem.field.packing)
         if not isinstance(stepper, ReversibleStepper):
-            raise GradientError(
-                f"StepBack goes back step by step, and a step of {plan.solver.name} cannot be "
-                'taken back. Use a reversible method, such as `solver=Reversible("tsit5")`, '
-                "`ALF()` or, for separable systems, `Leapfrog()`; or another adjoint: "
-                "`Checkpointed(slots=k)` keeps memory constant for every method."
-            )
+            joint = "`ALF()` or, for separable systems, `Leapfrog()`"
+            raise _cannot_go_back(plan.solver, f'`solver=Reversible("tsit5")`, {joint}')
         if active():
             return recorded(problem, plan)
         start = problem.y0.real.new_tensor(problem.t0)
@@ -64,9 +67,42 @@ class StepBack:
         problem = replace(problem, f0=captured.value)
         return replayed(Replay(problem, plan, _SteppedBack(plan), 0, stats), problem, captured)
 
+    def run_samples(
+        self, problem: SampleProblem, plan: SamplePlan, stats: Statistics
+    ) -> SampleTrajectory:
+        """The same for samples with steps of their own, back round by round.
+
+        Of each sample its end and its start are kept, of each round which samples took a step,
+        from when to when.
+
+        Raises:
+            GradientError: for a method that is not reversible, or where events are looked for.
+        """
+        packing = problem.field.packing
+        method = lane_stepper(plan.solver, packing.dtype, packing.device)
+        if not isinstance(method, CoupledLanes):
+            raise _cannot_go_back(plan.solver, '`solver=Reversible("tsit5")`')
+        if plan.events:
+            raise GradientError(
+                'StepBack does not go back through events with stepping="per_sample": use '
+                "`adjoint=Checkpointed()` or `Direct()`, or solve under `torch.no_grad()`."
+            )
+        captured, problem = dependencies(problem, plan.solver)
+        starts = SteppedBackLanes(problem, plan, method)
+        return replayed_lanes(LaneReplay(problem, plan, starts, 0, stats), problem, captured)
+
     def keeps(self, steps: int, state: int, step: int) -> tuple[int, int]:
         """Estimated bytes kept: first and last state, each with what a method carries."""
         return 4 * state, step
+
+
+def _cannot_go_back(solver: Solver, others: str) -> GradientError:
+    """The error of a method that is not reversible, with `others` that are."""
+    return GradientError(
+        f"StepBack goes back step by step, and a step of {solver.name} cannot be taken back. Use a "
+        f"reversible method, such as {others}; or another adjoint: `Checkpointed(slots=k)` keeps "
+        "memory constant for every method."
+    )
 
 
 class _SteppedBack:
@@ -115,15 +151,4 @@ class _SteppedBack:
         least = torch.finfo(size.dtype).tiny ** 0.5  # keeps out 0 / 0
         scale = (plan.atol + plan.rtol * size).clamp(min=least)
         ratio = float(plan.norm(error / scale))
-        if ratio <= 1:
-            return
-        apart = float(error.abs().max() / size.max()) if size.any() else float(error.abs().max())
-        warnings.warn(
-            f"StepBack: {steps} steps back from the end miss the state at t0 = {t0:.9g} by "
-            f"{ratio:.2g} times the tolerance of the solve, or {apart:.1e} of its size; the "
-            "gradient is off by about as much. Rounding errors grow on the way back where the "
-            "flow contracts, and a symplectic method cannot go back where the field does not "
-            "separate. Use `adjoint=Checkpointed(slots=k)`, a shorter span, or float64.",
-            GradientWarning,
-            stacklevel=2,
-        )
+        warn_of_miss(str(steps), t0, ratio, error, true)

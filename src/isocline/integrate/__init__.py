@@ -9,6 +9,7 @@ from .lane_events import Cut as Cut
 from .lane_events import Hits as Hits
 from .lane_events import passage as passage
 from .lanes import Lanes as Lanes
+from .lanes import started as started
 from .loop import Outcome as Outcome
 from .loop import Recorder as Recorder
 from .loop import Start as Start

@@ -114,6 +114,7 @@ class LaneTolerance:
         atol = torch.as_tensor(plan.atol, dtype=real.dtype, device=real.device)
         self.atol = atol.clamp(min=floor)
         self.rtol = plan.rtol
+        self._width = y0.shape[1]
         self._known: tuple[Tensor, Tensor] | None = None  # the last step's end, and its size
 
     def keep(self, lanes: Tensor) -> None:
@@ -134,11 +135,12 @@ class LaneTolerance:
         return self._weigh(y.abs())
 
     def scale_to(self, y: Tensor, y1: Tensor) -> Tensor:
-        """For the errors of steps from `y` to `y1`."""
+        """For the errors of steps from `y` to `y1`, of which the states are the first columns."""
         known, end = self._known, y1.abs()
         start = known[1] if known is not None and known[0] is y else y.abs()
         self._known = y1, end
-        return self._weigh(torch.maximum(start, end))
+        size = torch.maximum(start, end)
+        return self._weigh(size if size.shape[1] == self._width else size[:, : self._width])
 
     def _weigh(self, size: Tensor) -> Tensor:
         if isinstance(self.rtol, Tensor):

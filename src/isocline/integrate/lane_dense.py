@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..samples import PerSample, SampleField, SampleProblem
-from ..solvers.lanes import ExplicitLanes
+from ..solvers.lane_methods import LaneMethod
 from ..state import State, tree_rebuild
 from .nodal import NODAL_CENTRE, lagrange
 from .rounds import SampleOutcome
@@ -22,9 +22,9 @@ from .rounds import SampleOutcome
 __all__ = ["SampleDense", "dense_nodes"]
 
 
-def dense_nodes(stepper: ExplicitLanes, problem: SampleProblem) -> Tensor:
+def dense_nodes(stepper: LaneMethod, problem: SampleProblem) -> Tensor:
     """Parts of a step at which its interpolant is to be known, shape (degree + 1,)."""
-    return lagrange(stepper.table.weights.shape[1]).nodes.to(problem.t0.device)
+    return lagrange(stepper.degree).nodes.to(problem.t0.device)
 
 
 @dataclass(frozen=True, slots=True)

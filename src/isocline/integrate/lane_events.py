@@ -19,7 +19,7 @@ from ..samples import LaneField, matrix_of, rows_packing
 from ..solvers.lanes import LaneExtension, LaneStep
 from .crossings import NODES, fine
 from .lane_roots import roots
-from .lanes import Lanes
+from .lanes import Lanes, started
 
 __all__ = ["Cut", "Hits", "LaneWatch", "Passage", "passage"]
 
@@ -139,7 +139,7 @@ class Cut:
     Attributes:
         inner: the steps.
         hits, passage: the events.
-        y1: states at the ends, or at the events.
+        y1: what lanes carry at the ends, or at the events.
         last: the field there; where a lane goes on from an event, at the state after it.
         whole: where the steps end that are cut.
     """
@@ -171,7 +171,9 @@ class Cut:
 
     def onward(self, lanes: Tensor) -> Tensor:
         """States of all lanes with which they go on."""
-        return lanes.index_copy(0, self.hits.lanes, self.passage.after)
+        after = self.passage.after
+        copies = lanes.shape[1] // after.shape[1]
+        return lanes.index_copy(0, self.hits.lanes, started(after, copies))
 
 
 class LaneWatch:
@@ -186,7 +188,7 @@ class LaneWatch:
     def __init__(self, events: Sequence[Event], lanes: Lanes, *, rated: bool) -> None:
         self.events, self.rated = events, rated
         with torch.no_grad():
-            values = conditions(events, lanes.field, lanes.t.detach(), lanes.y.detach())
+            values = conditions(events, lanes.field, lanes.t.detach(), lanes.states.detach())
         device = lanes.t.device
         numbers = [torch.full((v.shape[1],), i) for i, v in enumerate(values)]
         self._event = torch.cat(numbers).to(device)
@@ -309,7 +311,8 @@ class LaneWatch:
             near = there <= _CLEAR * torch.maximum(found.left.abs(), own.rounding(now, rows, found))
             self._values = self._values.index_copy(0, places, now)
             self._resting[places, found.columns] = near
-        y1 = step.y1.index_copy(0, places, through.states)
+        copies = lanes.y.shape[1] // lanes.width
+        y1 = step.y1.index_copy(0, places, started(through.states, copies))
         last = step.last
         if last is not None:
             slope = field(times.to(y1.real.dtype), through.after)

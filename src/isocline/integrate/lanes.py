@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..samples import LaneField, SampleProblem
 
-__all__ = ["Lanes", "stops_of"]
+__all__ = ["Lanes", "started", "stops_of"]
 
 
 @dataclass(slots=True)
@@ -22,8 +22,10 @@ class Lanes:
         samples: of the lanes, shape (lanes,).
         t, t1: clocks now and at the end, float64.
         h: length of the step to try next, float64.
-        y: states, shape (lanes, width).
-        first: the field at (t, y), if it is known for all lanes.
+        y: what the lanes carry, shape (lanes, copies * width): the states, and whatever the method
+            takes along beside them.
+        width: of a state.
+        first: the slope that the steps start with, if it is known for all lanes.
         field: the field for these samples.
         accepted: in how many of the rounds that rejected some lane's step each lane's was taken.
         moved: which lanes start from an event, whose time may carry a graph; None where none does.
@@ -36,6 +38,7 @@ class Lanes:
     t1: Tensor
     h: Tensor
     y: Tensor
+    width: int
     first: Tensor | None
     field: LaneField
     accepted: Tensor
@@ -44,8 +47,8 @@ class Lanes:
     rest: int = 0
 
     @classmethod
-    def of(cls, problem: SampleProblem) -> Lanes:
-        """One lane for every sample, at its start."""
+    def of(cls, problem: SampleProblem, copies: int) -> Lanes:
+        """One lane for every sample, at its start, with so many states side by side."""
         batch, device = problem.field.batch, problem.y0.device
         times = problem.times
         t0, t1 = (problem.t0, problem.t1) if times is None else (times.t0, times.t1)
@@ -54,7 +57,8 @@ class Lanes:
             t=t0,
             t1=t1,
             h=torch.zeros(batch, dtype=torch.float64, device=device),
-            y=problem.y0,
+            y=started(problem.y0, copies),
+            width=problem.y0.shape[1],
             first=None,
             field=problem.field.at(None),
             accepted=torch.zeros(batch, dtype=torch.long, device=device),
@@ -62,6 +66,11 @@ class Lanes:
 
     def __len__(self) -> int:
         return self.field.count
+
+    @property
+    def states(self) -> Tensor:
+        """The states alone, shape (lanes, width)."""
+        return self.y[:, : self.width]
 
     @property
     def working(self) -> int:
@@ -106,6 +115,11 @@ class Lanes:
         self.field = self.field.of(stay)
         self.awake, self.rest = None, 0
         return stay
+
+
+def started(states: Tensor, copies: int) -> Tensor:
+    """What lanes carry that start from these states, shape (lanes, copies * width)."""
+    return states if copies == 1 else states.repeat(1, copies)
 
 
 def stops_of(stops: tuple[float, ...], problem: SampleProblem) -> Tensor | None:

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..controllers.lanes import initial_steps
 from ..samples import SamplePlan, SampleProblem
 from ..solution import Status
-from ..solvers.lanes import LaneStep, lane_stepper
+from ..solvers.lane_methods import lane_stepper
+from ..solvers.lanes import LaneStep
 from .judging import LaneJudge, Verdict
 from .lane_dense import dense_nodes
 from .lane_events import Cut, LaneWatch
@@ -67,7 +68,7 @@ class _Loop:
         self.controller = plan.controller
         nodes = dense_nodes(stepper, problem) if plan.save.dense else None
         self.saver = RaggedSaver(problem, plan.save, nodes)
-        self.lanes = Lanes.of(problem)
+        self.lanes = Lanes.of(problem, stepper.copies)
         batch, device = problem.field.batch, problem.y0.device
         zeros = torch.zeros(batch, dtype=torch.long, device=device)
         codes = torch.full_like(zeros, CODES.index(Status.SUCCESS))
@@ -96,7 +97,7 @@ class _Loop:
         found, saver = self.found, self.saver
         found.initial = saver.initial(self.problem.t0)
         if found.initial is not None:
-            found.rows.append(self.lanes.y.index_select(0, found.initial.ends))
+            found.rows.append(self.problem.y0.index_select(0, found.initial.ends))
         if self.recorder is not None:
             self.recorder.began(found.initial)
         self._start()
@@ -123,13 +124,13 @@ class _Loop:
         if problem.f0 is not None and not torch.is_grad_enabled():
             lanes.first = problem.f0
         else:
-            slope = lanes.field(lanes.t.to(self.stepper.time_dtype), lanes.y)
+            slope = lanes.field(lanes.t.to(self.stepper.time_dtype), problem.y0)
             lanes.first = slope if slope.requires_grad else slope.clone()
         if plan.dt0 is not None:
             lanes.h = plan.dt0
             return
         with torch.no_grad():
-            y0, slope = lanes.y.detach(), lanes.first.detach()
+            y0, slope = problem.y0.detach(), lanes.first.detach()
             lanes.h = initial_steps(
                 lambda t, y: lanes.field(t.to(self.stepper.time_dtype), y),
                 problem.t0,
@@ -256,7 +257,7 @@ class _Loop:
                 traced = output.traced(times.ts)
             before = self.problem.field.evaluations
             found.outputs.append(output)
-            found.rows.append(states_of(step, output, traced))
+            found.rows.append(states_of(step, output, lanes.width, traced))
             self._count(output.owners, before)
         if self.recorder is None:
             return

@@ -45,12 +45,13 @@ class Output(NamedTuple):
         return torch.cat([own, self.times[len(self.wanted) :]])
 
 
-def states_of(step: LaneStep, output: Output, times: Tensor | None = None) -> Tensor:
+def states_of(step: LaneStep, output: Output, width: int, times: Tensor | None = None) -> Tensor:
     """The rows of an output, shape (m + k, width).
 
     Args:
         step: that it belongs to.
         output: what is wanted.
+        width: of a state, which is the first that a lane carries.
         times: in place of those of `output`, with a graph.
     """
     between = output.times if times is None else times
@@ -58,7 +59,7 @@ def states_of(step: LaneStep, output: Output, times: Tensor | None = None) -> Te
     if output.owners.shape[0]:
         parts.append(step.at(output.owners, between))
     if output.ends.shape[0]:
-        parts.append(step.y1.index_select(0, output.ends))
+        parts.append(step.y1[:, :width].index_select(0, output.ends))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

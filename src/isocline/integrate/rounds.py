@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..solution import Status
-from ..solvers.lanes import ExplicitLanes, LaneExtension, LaneStep, LaneStepper
+from ..solvers.lane_methods import LaneMethod
+from ..solvers.lanes import LaneExtension, LaneStep, LaneStepper
 from .lane_events import Hits
 from .ragged import Output
 
@@ -25,7 +26,7 @@ class Round(NamedTuple):
     Attributes:
         samples: of the lanes, shape (lanes,).
         t, t_next: where steps began and ended, shape (lanes,), float64, without a graph.
-        y: states at t, shape (lanes, width).
+        y: what lanes carry at t, the states first, shape (lanes, copies * width).
         taken: positions of the lanes whose step counts; None for all.
         output: the rows that it gave, if any.
         hits: events that cut lanes' steps short, at `t_next`.
@@ -45,7 +46,7 @@ class Round(NamedTuple):
 class LaneRecorder(Protocol):
     """What an adjoint remembers of the forward pass."""
 
-    def stepper(self, stepper: ExplicitLanes) -> LaneStepper:
+    def stepper(self, stepper: LaneMethod) -> LaneStepper:
         """What is to take the steps, in place of `stepper` or that itself."""
 
     def began(self, initial: Output | None) -> None:
@@ -101,7 +102,7 @@ class Spread:
     Attributes:
         inner: the step of those lanes.
         rows: their positions, shape (lanes,).
-        y1: states of all lanes: the step's ends, and where the others are.
+        y1: what all lanes carry: at the step's ends, and where the others are.
         errors: of those lanes.
         first: the field at the start.
         last: the field at `y1`, if it is known.

@@ -14,9 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .base import Solver
-from .explicit import Coefficients, ExplicitRungeKutta, coefficients, hairers_two
+from .explicit import coefficients, hairers_two
 from .lane_slopes import Scratch, Slopes, Stacked
 from .tableau import CENTRE, Tableau
 
@@ -28,7 +26,6 @@ __all__ = [
     "LaneSlope",
     "LaneStep",
     "LaneStepper",
-    "lane_stepper",
 ]
 
 
@@ -47,11 +44,14 @@ class LaneStep(Protocol):
 
     @property
     def y1(self) -> Tensor:
-        """States at the ends, shape (lanes, width)."""
+        """What the lanes go on from, of which the states at the ends are the first columns."""
 
     @property
     def errors(self) -> tuple[Tensor, ...]:
-        """Local error estimates, like `y1`; none for methods without one. They carry no graph."""
+        """Local error estimates of the states, shape (lanes, width); none for methods without one.
+
+        They carry no graph.
+        """
 
     @property
     def first(self) -> Tensor:
@@ -119,35 +119,22 @@ class LaneStepper(Protocol):
         Args:
             field: for these lanes.
             t, t_next: where the steps begin and end, float64, shape (lanes,).
-            y: states at t, shape (lanes, width).
-            first: the field at (t, y), if it is known.
+            y: what the lanes carry at t: the states, and whatever the method takes along beside
+                them; shape (lanes, width) for methods that take nothing.
+            first: what the step before handed on as `last`, if it did.
             estimate: whether errors are wanted; without, stages that serve them alone are left out.
         """
 
 
-def lane_stepper(solver: Solver, dtype: torch.dtype, device: torch.device) -> ExplicitLanes:
-    """The method, for steps of many lanes.
-
-    Raises:
-        InputError: for a method that has no such steps.
-    """
-    if not isinstance(solver, ExplicitRungeKutta):
-        raise InputError(
-            "solver",
-            f'{getattr(solver, "name", type(solver).__name__)} with stepping="per_sample"',
-            "an explicit Runge-Kutta method, such as Tsit5, Dopri5 or Vern7",
-            'Other methods step jointly: leave `stepping` at "joint".',
-        )
-    return ExplicitLanes(solver.tableau, dtype, device)
-
-
 class ExplicitLanes:
-    """Takes steps of one table for many lanes at once.
+    """Takes steps of one table for many lanes at once; see `LaneMethod`.
 
     Args:
         tableau: the method.
         dtype, device: of the states.
     """
+
+    copies = 1
 
     def __init__(self, tableau: Tableau, dtype: torch.dtype, device: torch.device) -> None:
         self.tableau = tableau
@@ -161,6 +148,16 @@ class ExplicitLanes:
         self.inner = {node: place for place, node in enumerate(inner)}
         self.nodes = torch.tensor(inner, dtype=torch.float64, device=device).unsqueeze(1)
         self._scratch: Scratch | None = None
+
+    @property
+    def degree(self) -> int:
+        """Of the polynomial that the interpolant of a step is."""
+        return int(self.table.weights.shape[1])
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether a step finds the slope that the next one starts with."""
+        return any(self.table.at_end[: self.tableau.stages])
 
     def step(
         self,
@@ -265,7 +262,7 @@ class ExplicitLaneStep:
                     columns = torch.stack(known).view(i, -1).t()
                     stage = torch.addmv(y0.reshape(-1), columns, stepper.rows[i]).view_as(y0)
                 known.append(field_(times(i), stage) * h)
-        return LaneExtension(t, t_next, y0, known, table)
+        return LaneExtension(t, t_next, y0, known, table.weights)
 
     def quadrature(self) -> LaneQuadrature:
         """The stages that have a part in `y1`. To be asked before the next step."""
@@ -294,33 +291,33 @@ class LaneExtension:
         t, t_next: ends of the steps, shape (lanes,).
         y0: states at t, shape (lanes, width).
         slopes: one tensor a stage, like y0: the stage's slope times the length of its lane's step.
-        table: has the interpolant.
+        weights: coefficients of the interpolant about `CENTRE`, (stages, degree), float64.
     """
 
     t: Tensor
     t_next: Tensor
     y0: Tensor
     slopes: list[Tensor]
-    table: Coefficients
+    weights: Tensor
 
     def of(self, lanes: Tensor) -> LaneExtension:
         """Those of some of the lanes; one may be there more than once."""
         t, t_next = self.t.index_select(0, lanes), self.t_next.index_select(0, lanes)
         slopes = [slope.index_select(0, lanes) for slope in self.slopes]
-        return LaneExtension(t, t_next, self.y0.index_select(0, lanes), slopes, self.table)
+        return LaneExtension(t, t_next, self.y0.index_select(0, lanes), slopes, self.weights)
 
     def detached(self) -> LaneExtension:
         """The same without a graph."""
         slopes = [slope.detach() for slope in self.slopes]
         t, t_next, y0 = self.t.detach(), self.t_next.detach(), self.y0.detach()
-        return LaneExtension(t, t_next, y0, slopes, self.table)
+        return LaneExtension(t, t_next, y0, slopes, self.weights)
 
     def at(self, places: Tensor, times: Tensor) -> Tensor:
         """States at `times`, shape (m,), of the lanes at `places`, shape (m,)."""
         start = self.t.index_select(0, places)
         theta = (times - start) / (self.t_next.index_select(0, places) - start)
         # Horner's rule and a chain of sums: a matrix product's rounding may depend on its shape.
-        weights = self.table.weights.to(theta.device).unsqueeze(-1)
+        weights = self.weights.to(theta.device).unsqueeze(-1)
         basis = weights[:, -1] * torch.ones_like(theta)
         for power in range(weights.shape[1] - 2, -1, -1):
             basis = weights[:, power] + basis * (theta - float(CENTRE))

@@ -1,0 +1,62 @@
+"""Which methods take steps of many lanes, and what the loop asks of them besides."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from ..errors import InputError
+from .base import Solver
+from .coupled_lanes import CoupledLanes
+from .explicit import ExplicitRungeKutta
+from .lanes import ExplicitLanes, LaneStepper
+from .reversible import Reversible
+
+__all__ = ["LaneMethod", "explicit_lanes", "lane_stepper"]
+
+
+class LaneMethod(LaneStepper, Protocol):
+    """A method as it is before an adjoint takes its steps in hand."""
+
+    @property
+    def copies(self) -> int:
+        """How many states a lane carries side by side. At a start each of them is y0."""
+
+    @property
+    def degree(self) -> int:
+        """Of the polynomial that the interpolant of a step is."""
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether a step finds the slope that the next one starts with."""
+
+
+def lane_stepper(solver: Solver, dtype: torch.dtype, device: torch.device) -> LaneMethod:
+    """The method, for steps of many lanes.
+
+    Raises:
+        InputError: for a method that has no such steps.
+    """
+    if isinstance(solver, Reversible):
+        return CoupledLanes(solver.base.tableau, solver.coupling, dtype, device)
+    return explicit_lanes("solver", solver, dtype, device)
+
+
+def explicit_lanes(
+    argument: str, solver: Solver, dtype: torch.dtype, device: torch.device
+) -> ExplicitLanes:
+    """An explicit Runge-Kutta method, for steps of many lanes.
+
+    Raises:
+        InputError: for another method; it names the `argument`.
+    """
+    if not isinstance(solver, ExplicitRungeKutta):
+        raise InputError(
+            argument,
+            f'{getattr(solver, "name", type(solver).__name__)} with stepping="per_sample"',
+            "an explicit Runge-Kutta method, such as Tsit5, Dopri5 or Vern7"
+            + (", or Reversible over one" if argument == "solver" else ""),
+            'Other methods step jointly: leave `stepping` at "joint".',
+        )
+    return ExplicitLanes(solver.tableau, dtype, device)
