@@ -53,12 +53,11 @@ LIMITS = """\
 
 - Batch 1: of a training step's 2.1 ms (the least of 300) the pull-back takes 0.85, some 45
   microseconds a step, the solve forward 0.3, and Python the rest: autograd, what the field holds
-  compared before the solve, a result wrapped. XLA runs a solve as one program. A step forward takes
-  15 microseconds, half of them the field's products and tanh, half the tensors in between.
-- Batch 128, forward: the products take half, by kernels that reach 70 GFLOP/s; XLA fuses more.
-- Wide layers: a training step is 16 GFLOP of matrix products, which MKL does at 57 GFLOP/s: four
-  fifths of the time. Uncompiled libraries call the same.
-- Convolutions: nine tenths are torch's convolutions and their gradients.
+  compared before the solve, a result wrapped. XLA runs a solve as one program.
+- Wide layers: a training step is 16 GFLOP of matrix products, which MKL does at 60 to 72 GFLOP/s
+  (512x256 by 256x256): two thirds of the time. Uncompiled libraries call the same.
+- Convolutions: 54 of torch's convolutions and 48 of their gradients are six tenths of the time; the
+  rest is normalisation and what is fused with it.
 - A first solve in a new process takes five seconds of one slow core with everything in the cache: a
   third is the import of torch._dynamo, which tracing brings along, the rest is tracing.
 - On a GPU nothing was measured: states there run uncompiled.
