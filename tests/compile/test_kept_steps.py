@@ -11,6 +11,7 @@ import isocline as ic
 from isocline.compile import program
 from isocline.compile.splitting import Split
 from isocline.compile.tracing import traces_so_far
+from isocline.nn import PlanarField
 
 from .compile_cases import Counting, states
 from .conftest import interpret
@@ -162,7 +163,20 @@ class Frozen(nn.Module):
         return self.second(torch.sigmoid(self.first(y) + t))
 
 
+class Flow(nn.Module):
+    """A planar flow with the closed form of its trace: a matrix of weights is laid out anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.field = PlanarField(2, 8, 4).double()
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        v, divergence = self.field.with_divergence(t, y[:, :2])
+        return torch.cat([v, -divergence.unsqueeze(1)], 1)
+
+
 FIELDS = {
+    "flow": (Flow, (3, 3)),
     "energy": (Energy, (3, 2)),
     "convolutions": (Convolutions, (2, 4, 5, 5)),
     "attention": (Attention, (3, 5, 4)),

@@ -56,6 +56,7 @@ def products(graph: GraphModule, fixed: set[Node]) -> None:
             found = _as_product(left, right, fixed)
             if found is None:
                 continue
+            found = _as_laid_out(found, node)
             if bias is not None:
                 found = call(_aten.add.Tensor, found, bias)
         found.meta = dict(node.meta)
@@ -82,6 +83,26 @@ def _as_product(left: Node, right: Node, fixed: set[Node]) -> Node | None:
         b, b_turned = _copied(turned), narrow
         fixed.update((b, turned))
     return call(_product, a, b, a_turned, b_turned)
+
+
+def _as_laid_out(found: Node, node: Node) -> Node:
+    """The product in the layout of the one that it replaces, where what follows may build on it.
+
+    A gradient that is added to its total may lie as it comes.
+    """
+    if found.target is not _aten.t.default or _is_only_added(node):
+        return found
+    found.meta["val"] = node.meta["val"]
+    return _copied(found)
+
+
+def _is_only_added(node: Node) -> bool:
+    """Whether a matrix only comes into sums that are added to what is there already."""
+    return all(
+        user.target is _aten.add_.Tensor
+        or (user.target in (_aten.t.default, _aten.add.Tensor) and _is_only_added(user))
+        for user in node.users
+    )
 
 
 def _ours(left: Node, *sizes: Any) -> bool:
@@ -166,6 +187,7 @@ def _merge_sums(graph: Graph) -> None:
                 found = call(_aten.t.default, call(_products, right, left))
             else:
                 found = call(_products, left, right)
+            found = _as_laid_out(found, root)
         root.replace_all_uses_with(found)
 
 
