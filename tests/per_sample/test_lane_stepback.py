@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import isocline as ic
+from isocline.adjoints.lane_stepback import SteppedBackLanes
 
 from ..adjoints.test_adjoint_memory import SIZE, STATE, peak_states_of
 from .lane_cases import ADJOINTS, BATCH, Net, chosen, gradients, inputs, off, solved
@@ -183,6 +184,48 @@ def test_samples_that_fail_leave_the_others_gradients_alone(adjoint: str) -> Non
     expected, _ = gradient([0, 2, 4])
     assert torch.allclose(among[[0, 2, 4]], expected, rtol=1e-12, atol=0)
     assert bool((among[[1, 3]] == 0).all())
+
+
+def test_what_a_failed_sample_gave_before_is_pulled_back_from_its_last_accepted_step() -> None:
+    """Its last try, which was rejected while the other sample went on, ended somewhere else."""
+    t1, rough = torch.tensor([4.0, 1.0]), torch.tensor([0.0, 1.0], dtype=torch.float64)
+
+    def field(t: Tensor, y: Tensor, rough: Tensor) -> Tensor:
+        late = (t > 0.5) & (rough > 0)
+        return torch.where(late.unsqueeze(1), 1e4 * torch.sin(1e5 * t).unsqueeze(1), y.cos())
+
+    def gradient(adjoint: Any) -> Tensor:
+        start = torch.tensor([[0.3], [0.4]], dtype=torch.float64, requires_grad=True)
+        found = ic.solve(
+            field, start, 0.0, t1, args=(ic.PerSample(rough),), stepping="per_sample",
+            solver=ic.Reversible("bosh3", 0.95), adjoint=adjoint, throw=False, rtol=1e-4, atol=1e-4,
+            controller=ic.PID(min_step=0.01, max_step=0.1), save=ic.SaveAt(ts=[0.2, 0.4, 1.0]),
+        )  # fmt: skip
+        assert found.failed_samples == (1,)
+        assert found.lengths.tolist() == [3, 2]
+        return torch.autograd.grad(found.ys.square().sum(), start)[0]
+
+    assert off(gradient(ic.StepBack()), gradient(ic.Direct())) < 1e-10
+
+
+def test_the_way_back_ends_at_the_exact_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the flow contracts it would come back near it only."""
+    yielded: list[Tensor] = []
+    before = SteppedBackLanes.backwards
+
+    def backwards(self: SteppedBackLanes, *given: Any) -> Any:
+        for carried in before(self, *given):
+            yielded.append(carried)
+            yield carried
+
+    monkeypatch.setattr(SteppedBackLanes, "backwards", backwards)
+    start = torch.tensor([[0.3], [0.4]], dtype=torch.float64, requires_grad=True)
+    found = ic.solve(
+        lambda t, y: -3 * y, start, 0.0, 2.0, stepping="per_sample", adjoint=ic.StepBack(),
+        solver=ic.Reversible("bosh3", 0.95), rtol=1e-4, atol=1e-4,
+    )  # fmt: skip
+    found.ys.sum().backward()
+    assert torch.equal(yielded[-1], torch.cat([start, start], 1))
 
 
 @pytest.mark.parametrize("adjoint", ["direct", "checkpointed", "slots1"])
