@@ -88,7 +88,7 @@ bench-work: $(VENV)/.stamp-bench  ## work and precision beside torchdiffeq, SciP
 	@$(ONE_THREAD) $(BIN)/python benchmarks/work_precision.py $(ARGS)
 
 .PHONY: bench-gradients
-bench-gradients: $(VENV)/.stamp-bench  ## memory and time of gradients beside torchdiffeq and diffrax (12 minutes)
+bench-gradients: $(VENV)/.stamp-bench  ## memory and time of gradients beside torchdiffeq and diffrax (an hour)
 	$(SAY) "measuring the memory and the time of every adjoint"
 	@$(ONE_THREAD) $(BIN)/python benchmarks/gradient_memory.py
 	@$(ONE_THREAD) $(BIN)/python benchmarks/gradient_time.py $(ARGS)
