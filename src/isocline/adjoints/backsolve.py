@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..apart import check_apart
 from ..capture import capture
 from ..controllers.base import Controller
 from ..errors import GradientError, InputError
@@ -46,8 +45,9 @@ from .base import (
 from .continuous import Continuous, Rows, check_coefficients, reverse_plan
 from .direct import unrecorded
 from .forward_states import integrate_and_keep
+from .replayed_lanes import dependencies
 from .reverse import Reverse
-from .samples import SampleTrajectory
+from .samples import SampleTrajectory, demand_no_events
 from .sweep import Anchor
 
 __all__ = ["Backsolve"]
@@ -129,17 +129,9 @@ class Backsolve:
             GradientError: where events are looked for.
             InputError: for a method of the reverse solve that has no steps by samples.
         """
-        if plan.events:
-            raise GradientError(
-                'Backsolve does not go back through events with stepping="per_sample": use '
-                "`adjoint=Checkpointed()` or `Direct()`, or solve under `torch.no_grad()`."
-            )
+        demand_no_events("Backsolve", plan)
         check_coefficients(self, plan.solver)
-        field = problem.field
-        captured = capture(field, problem.t0.to(problem.y0.real.dtype), problem.y0)
-        assert captured.value is not None
-        check_apart(field, problem.t0, problem.y0, captured.value)
-        problem = replace(problem, f0=captured.value)
+        captured, problem = dependencies(problem)
         return backsolved_lanes(self, problem, plan, captured, stats)
 
     def wanted(self, captured: Sequence[Tensor]) -> list[Tensor]:

@@ -29,8 +29,10 @@ _LEADING = 4
 """Inputs before the captured tensors: y0, t0, t1 and ts."""
 
 
-def dependencies(problem: SampleProblem, solver: Solver) -> tuple[Captured, SampleProblem]:
-    """What the field and the method depend on; the problem with the field at its starts.
+def dependencies(
+    problem: SampleProblem, solver: Solver | None = None
+) -> tuple[Captured, SampleProblem]:
+    """What the field depends on, and the method if given; the problem with the field at its starts.
 
     Raises:
         InputError: for a field that mixes samples.

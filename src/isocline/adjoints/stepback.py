@@ -34,7 +34,7 @@ from .lane_stepback import SteppedBackLanes
 from .replay import Replay
 from .replayed import replayed
 from .replayed_lanes import dependencies, replayed_lanes
-from .samples import SampleTrajectory
+from .samples import SampleTrajectory, demand_no_events
 from .starts import Held, Taken
 
 __all__ = ["StepBack"]
@@ -82,11 +82,7 @@ class StepBack:
         method = lane_stepper(plan.solver, packing.dtype, packing.device)
         if not isinstance(method, CoupledLanes):
             raise _cannot_go_back(plan.solver, '`solver=Reversible("tsit5")`')
-        if plan.events:
-            raise GradientError(
-                'StepBack does not go back through events with stepping="per_sample": use '
-                "`adjoint=Checkpointed()` or `Direct()`, or solve under `torch.no_grad()`."
-            )
+        demand_no_events("StepBack", plan)
         captured, problem = dependencies(problem, plan.solver)
         starts = SteppedBackLanes(problem, plan, method)
         return replayed_lanes(LaneReplay(problem, plan, starts, 0, stats), problem, captured)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from .passes.hoist import invariant
-from .tracing import Traced, is_view
+from .tracing import Traced, is_view, written
 
 __all__ = ["Split", "largest", "split"]
 
@@ -118,8 +118,7 @@ def _is_free(node: Node, fixed: set[Node]) -> bool:
 
 
 def _writes(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
+    return next(written(node), None) is not None
 
 
 def _part(traced: Traced, inputs: list[Node], results: Sequence[Any]) -> Traced:

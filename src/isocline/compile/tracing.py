@@ -21,7 +21,16 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import IsoclineError
 
-__all__ = ["Traced", "Untraceable", "is_view", "standing_in", "trace", "traces_so_far", "written"]
+__all__ = [
+    "Traced",
+    "Untraceable",
+    "is_view",
+    "shows",
+    "standing_in",
+    "trace",
+    "traces_so_far",
+    "written",
+]
 
 Body = Callable[..., tuple[Tensor, ...]]
 
@@ -254,9 +263,14 @@ def is_view(node: Node) -> bool:
     return bool(getattr(node.target, "is_view", False))
 
 
+def shows(node: Node) -> bool:
+    """Whether who writes into a node may write into what it comes from."""
+    return node.target is operator.getitem or is_view(node)
+
+
 def _origin(node: Node) -> Node:
     """The node that `node` is a view of."""
-    while node.target is operator.getitem or getattr(node.target, "is_view", False):
+    while shows(node):
         node = node.all_input_nodes[0]
     return node
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from ..tracing import is_view, written
+from ..tracing import is_view, shows, written
 
 __all__ = ["hoist", "invariant"]
 
@@ -117,11 +117,6 @@ def _moves(node: Node, fixed: set[Node]) -> bool:
     return any(user not in fixed or (is_view(user) and _moves(user, fixed)) for user in node.users)
 
 
-def _shows(node: Node) -> bool:
-    """Whether who writes into a node may write into what it comes from."""
-    return node.target is operator.getitem or is_view(node)
-
-
 def _pure(node: Node) -> bool:
     """Whether a node may be computed once for all: tensors, and nothing is written to."""
     if node.target is operator.getitem:
@@ -135,4 +130,4 @@ def _pure(node: Node) -> bool:
 
 def _written_to(node: Node) -> bool:
     """Whether something writes into a node or a view of it: it is another value at each time."""
-    return any(node in written(user) or (_shows(user) and _written_to(user)) for user in node.users)
+    return any(node in written(user) or (shows(user) and _written_to(user)) for user in node.users)
