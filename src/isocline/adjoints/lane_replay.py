@@ -22,6 +22,7 @@ from ..solvers.lane_methods import LaneMethod, lane_stepper
 from ..solvers.lanes import LaneStep, LaneStepper
 from .base import ParameterGradients, is_stack, pulled_back
 from .kept_lanes import KeepingLanes, KeptRound
+from .lane_pulls import PullingLanes, of_output
 from .lane_rounds import TakenRound
 from .lane_starts import LaneStarts
 
@@ -178,6 +179,8 @@ class _Walk:
         self.y = problem.y0.new_zeros(self._lanes_at_end(), carried)
         self.t = problem.t0.new_zeros(len(self.y))  # of times at which lanes go on from events
         self.timed = self.times is not None or bool(replay.plan.events)
+        method = replay.method
+        self.pulls = method.pulling(self.field) if isinstance(method, PullingLanes) else None
         self.slope: Tensor | None = None  # of slopes that rounds handed on
         self.of_times: list[Tensor | None] = [None, None, None]
         if self.times is not None:
@@ -198,12 +201,16 @@ class _Walk:
             self._reenter(index + 1, len(rounds[index].samples))
             y = next(states)
             kept = replay.kept(index)
-            if kept is None:
+            if self.pulls is not None and rounds[index].taken is None:
+                self._pull_whole(rounds[index], y)
+            elif kept is None:
                 self._pull_again(rounds[index], y)
             else:
                 self._pull_kept(rounds[index], kept)
         self._reenter(0, self.field.batch)
         self._pull_start()
+        if self.pulls is not None:
+            self.totals.add(self.pulls.totals())
         return (self.y, *self.of_times, *self.totals.totals)
 
     def _reenter(self, place: int, count: int) -> None:
@@ -225,6 +232,15 @@ class _Walk:
         rows = round_.rows(step, self.field.width, leaf[0] if leaf else None)
         assert rows is not None
         return [rows], [self.cotangent[round_.first_row : round_.last_row]], leaf
+
+    def _pull_whole(self, round_: TakenRound, y: Tensor) -> None:
+        """Pull the cotangents back by the method itself."""
+        method, pulls = self.replay.method, self.pulls
+        assert isinstance(method, PullingLanes)
+        assert pulls is not None
+        cotangents = self.cotangent[round_.first_row : round_.last_row]
+        start, end, slopes = of_output(method, round_, y, self.field.width, cotangents)
+        self.y = pulls.pull(round_, y, self.y + end, slopes) + start
 
     def _pull_again(self, round_: TakenRound, y: Tensor) -> None:
         """Take a round again with a graph, and pull the cotangents back over it."""
