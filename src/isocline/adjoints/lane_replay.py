@@ -179,8 +179,8 @@ class _Walk:
         self.y = problem.y0.new_zeros(self._lanes_at_end(), carried)
         self.t = problem.t0.new_zeros(len(self.y))  # of times at which lanes go on from events
         self.timed = self.times is not None or bool(replay.plan.events)
-        method = replay.method
-        self.pulls = method.pulling(self.field) if isinstance(method, PullingLanes) else None
+        self.pulling = replay.method if isinstance(replay.method, PullingLanes) else None
+        self.pulls = self.pulling.pulling(self.field) if self.pulling is not None else None
         self.slope: Tensor | None = None  # of slopes that rounds handed on
         self.of_times: list[Tensor | None] = [None, None, None]
         if self.times is not None:
@@ -235,9 +235,12 @@ class _Walk:
 
     def _pull_whole(self, round_: TakenRound, y: Tensor) -> None:
         """Pull the cotangents back by the method itself."""
-        method, pulls = self.replay.method, self.pulls
-        assert isinstance(method, PullingLanes)
+        method, pulls = self.pulling, self.pulls
+        assert method is not None
         assert pulls is not None
+        if round_.output is None:
+            self.y = pulls.pull(round_, y, self.y, None)
+            return
         cotangents = self.cotangent[round_.first_row : round_.last_row]
         start, end, slopes = of_output(method, round_, y, self.field.width, cotangents)
         self.y = pulls.pull(round_, y, self.y + end, slopes) + start

@@ -267,7 +267,9 @@ class _CompiledPull:
         self._lane_totals: list[Tensor] = []
         self._samples: Tensor | None = None
 
-    def pull(self, round_: TakenRound, y: Tensor, cotangent: Tensor, slopes: Tensor) -> Tensor:
+    def pull(
+        self, round_: TakenRound, y: Tensor, cotangent: Tensor, slopes: Tensor | None
+    ) -> Tensor:
         """Cotangents of what lanes carried before a round."""
         if round_.samples is not self._samples:
             self._enter(round_.samples)
@@ -275,8 +277,11 @@ class _CompiledPull:
         own = [round_.t, round_.t_next, y.contiguous(), cotangent.contiguous()]
         if count == 1:  # a second lane, which nothing is worth anything to
             own = [*map(paired, own[:3]), torch.cat([own[3], torch.zeros_like(own[3])])]
-            slopes = torch.cat([slopes, torch.zeros_like(slopes)], 1)
         if program.rows:
+            if slopes is None:
+                slopes = y.new_zeros(program.rows, *y.shape)
+            if count == 1:
+                slopes = torch.cat([slopes, torch.zeros_like(slopes)], 1)
             own.append(slopes.reshape(-1, y.shape[1]))
         (found,) = self._artifact.run([self._clock, *own, *self._given])
         self._field.evaluations += program.evaluations_per_pull
