@@ -31,6 +31,9 @@ class LanePull(Protocol):
                 has any; None for zeros.
         """
 
+    def pull_all(self, rounds: Sequence[tuple[TakenRound, Tensor]], cotangent: Tensor) -> Tensor:
+        """The same over rounds of the same lanes without output, the last first, each with y."""
+
     def totals(self) -> Sequence[Tensor]:
         """Gradients of the tensors that the method says it depends on."""
 
