@@ -14,6 +14,7 @@ from .judging import LaneJudge, Verdict
 from .lanes import Lanes, stops_of
 
 __all__ = [
+    "CROWD",
     "Attempt",
     "AttemptingLanes",
     "Attempts",
@@ -84,6 +85,10 @@ class Skipped(NamedTuple):
 class Attempts(Protocol):
     """Tries one round after another of one solve."""
 
+    @property
+    def crowd(self) -> int:
+        """Lanes at rest are to leave when they are one in so many."""
+
     def skip(
         self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool
     ) -> Skipped | None:
@@ -114,6 +119,11 @@ class AttemptingLanes(Protocol):
         """For one solve; a step down to the length `critical` is for the loop to judge."""
 
 
+CROWD = 8
+"""Lanes at rest leave when they are one in so many. Their rows cost evaluations; leaving costs a
+dozen small copies. See docs/results/per-sample.md for what other numbers cost."""
+
+
 class SteppedAttempts:
     """Tries rounds operation by operation.
 
@@ -127,6 +137,7 @@ class SteppedAttempts:
         self, problem: SampleProblem, plan: SamplePlan, stepper: LaneStepper, critical: float
     ) -> None:
         self._stepper, self._bounds = stepper, plan.controller
+        self.crowd = CROWD
         self._stops = stops_of(plan.controller.stops, problem)
         self._ends_early = bool(plan.events)
         self._judge = LaneJudge(plan, stepper, problem.y0, critical)

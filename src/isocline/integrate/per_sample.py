@@ -33,10 +33,6 @@ _ULPS = 4
 
 _EPS = torch.finfo(torch.float64).eps
 
-_CROWD = 8
-"""Lanes at rest leave when they are one in so many. Their rows cost evaluations; leaving costs a
-dozen small copies. See docs/results/per-sample.md for what other numbers cost."""
-
 
 def integrate_samples(
     problem: SampleProblem, plan: SamplePlan, *, recorder: LaneRecorder | None = None
@@ -124,7 +120,7 @@ class _Loop:
             lanes,
             self.saver.due,
             most=self.plan.max_steps - self.rounds,
-            done=max(lanes.rest, (len(lanes) - 1) // _CROWD),
+            done=max(lanes.rest, (len(lanes) - 1) // self.attempts.crowd),
             record=recorder is not None,
         )
         self.common += self.problem.field.evaluations - before
@@ -320,7 +316,7 @@ class _Loop:
             failed = self._underflow(h, ratio, accept)
         if self.plan.on_step is not None:
             self.plan.on_step(lanes.progress(self.problem.t0))
-        if failed or lanes.rest * _CROWD >= len(lanes):
+        if failed or lanes.rest * self.attempts.crowd >= len(lanes):
             self._leave()
 
     def _underflow(self, h: Tensor, ratio: Tensor, accept: Tensor | None) -> bool:
