@@ -276,6 +276,56 @@ def test_the_last_sample_goes_on_when_all_others_have_failed(interpreted: list[s
     assert gradient[0] == gradient[2] == 0
 
 
+def test_a_lane_that_stands_where_the_field_is_not_finite_spoils_no_gradient(
+    interpreted: list[str],
+) -> None:
+    rate = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        return rate * torch.where(y > 1.5, torch.nan, y)
+
+    y0 = torch.tensor([[0.1], [1.4], [0.2]], dtype=torch.float64)
+
+    def run(compile: bool) -> tuple[ic.Solution, Tensor]:
+        found = ic.solve(  # Euler's method steps to where it has not looked
+            field, y0, 0.0, 0.5, solver="euler", dt0=0.1, stepping="per_sample", throw=False,
+            compile=compile,
+        )  # fmt: skip
+        (gradient,) = torch.autograd.grad(found.ys[0, [0, 2]].sum(), [rate])
+        return found, gradient
+
+    (found, gradient), (loop, expected) = run(True), run(False)
+    assert found.statuses == loop.statuses
+    assert found.failed_samples == (1,)
+    assert off(gradient, expected) < 1e-14
+    assert interpreted
+
+
+def test_a_way_of_no_length_is_one_step(interpreted: list[str]) -> None:
+    given = inputs()
+    with torch.no_grad():
+        given["t1"][2] = given["t0"][2]
+    both(oscillator, given, save=ic.SaveAt(t0=True, t1=True))
+    assert interpreted
+
+
+@pytest.mark.parametrize("width", [4, 5])
+def test_states_as_columns_and_as_rows(width: int, interpreted: list[str]) -> None:
+    def field(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
+        around = torch.stack([y[:, (i + 1) % width] for i in range(width)], 1)
+        return mu.unsqueeze(1) * around * torch.cos(y) - 0.2 * y
+
+    given = inputs()
+    given["y0"] = torch.randn(BATCH, width, dtype=torch.float64)
+    atol = torch.logspace(-7, -6, width, dtype=torch.float64)
+    save = ic.SaveAt(ts=times(given), t1=True)
+    both(field, given, atol=atol, save=save)
+    for sample in (1, 4):
+        alone = chosen(given, [sample])
+        both(field, alone, save=ic.SaveAt(ts=times(alone), t1=True))
+    assert interpreted
+
+
 def test_second_derivatives_are_those_of_the_loop(interpreted: list[str]) -> None:
     def second(compile: bool) -> Tensor:
         given = inputs(3)

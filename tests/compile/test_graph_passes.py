@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ aten = torch.ops.aten
 MM = (aten.mm.default, aten.addmm.default)
 OURS = (torch.ops.isocline.small_product.default, torch.ops.isocline.small_products.default)
 CHAIN = torch.ops.isocline.small_layers.default
-NONE = Passes(products=False, layers=False, skinny=False, hoist=False, tanh=False)
+NONE = Passes(columns=False, products=False, layers=False, skinny=False, hoist=False, tanh=False)
 APART = Passes(layers=False)
 
 
@@ -254,6 +255,72 @@ def test_tanh_is_within_rounding() -> None:
 def test_tanh_in_double_precision_stays() -> None:
     traced = trace(lambda x: (x.tanh(),), [torch.randn(3, dtype=torch.float64)])
     assert count(apply(traced.graph, Passes()).graph, aten.tanh.default) == 1
+
+
+# --- columns -----------------------------------------------------------------------------------
+
+TAKEN = (aten.unbind.int, aten.select.int, operator.getitem)
+
+
+def by_unbind(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    one, two = torch.stack([x.sin(), x * y], -1).unbind(-1)
+    return (one - 2 * two,)
+
+
+def by_select(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    both = torch.stack([x, y], 1).view(x.shape[0], 2)
+    return (both[:, -1] * both[..., 0],)
+
+
+def of_a_sum(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    one, two = torch.stack([x, y], 1), torch.stack([y * y, x], 1)
+    return (-(one + two) * one).unbind(1)
+
+
+def of_a_gradient(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_(), y.detach().requires_grad_()]
+        both = torch.stack(leaves, 1)
+        return torch.autograd.grad((both[:, 0] * both[:, 1].sin()).sum(), leaves)
+
+
+@pytest.mark.parametrize("body", [by_unbind, by_select, of_a_sum, of_a_gradient])
+@pytest.mark.parametrize("batch", [None, 5])
+def test_what_is_stacked_is_not_taken_apart_again(body: Any, batch: int | None) -> None:
+    given = [torch.randn(5, dtype=torch.float64) for _ in range(2)]
+    traced = trace(body, given, range(2) if batch else (), batch)
+    made = apply(traced.graph, Passes())
+    assert count(traced.graph, *TAKEN)
+    assert not count(made.graph, *TAKEN)
+    alike(made, traced, given, range(0))
+
+
+def test_other_axes_and_what_is_written_to_stay_as_they_are() -> None:
+    def across(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return (torch.stack([x, y], 1)[1] * 2,)
+
+    def part_written(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        part = x * 2
+        both = torch.stack([part, y], 1)
+        part.add_(1.0)
+        return (both[:, 0] + part,)
+
+    def whole_written(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        both = torch.stack([x, y], 1)
+        both.mul_(2.0)
+        return (both[:, 0] + x,)
+
+    def view_written(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        both = torch.stack([x, y], 1)
+        both[:, 0].mul_(2.0)
+        return (both[:, 0] + x, both[:, 1])
+
+    given = [torch.randn(5, dtype=torch.float64) for _ in range(2)]
+    for body in (across, part_written, whole_written, view_written):
+        traced = trace(body, given)
+        before = [x.clone() for x in given]
+        alike(apply(traced.graph, Passes()), traced, before, range(0))
+        assert all(map(torch.equal, given, before))
 
 
 def test_they_can_be_switched_off() -> None:

@@ -147,12 +147,11 @@ class CompiledAttempts:
         if lanes.field is not self._field:
             self._field = lanes.field
             self._common = self._solver.common(self._artifact, lanes.field, self._tolerances)
-        idle = lanes.idle
         if self._begins:  # a lane whose way has no length takes a step nevertheless
-            self._begins, idle = False, idle - (lanes.t == lanes.t1).long()
+            self._begins, lanes.idle = False, lanes.idle - (lanes.t == lanes.t1).long()
         given = self._program.given
         own = [*map(paired, (lanes.t, lanes.t1, lanes.h)), given(paired(lanes.y))]
-        own += map(paired, (lanes.accepted, idle, *self._memory))
+        own += map(paired, (lanes.accepted, lanes.idle, *self._memory))
         if self._program.fsal:
             assert lanes.first is not None
             own.append(given(paired(lanes.first)))

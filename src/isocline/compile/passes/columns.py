@@ -10,26 +10,31 @@ are stacked 64, this 30.
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ..tracing import written
+from ..tracing import shows, written
 
 __all__ = ["columns"]
 
 _aten: Any = torch.ops.aten
 
 _ELEMENTWISE = (_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.neg.default)
-_RESHAPES = (_aten.view.default, _aten.reshape.default, _aten._unsafe_view.default)
+_WHOLE = (
+    *(_aten.view.default, _aten.reshape.default, _aten._unsafe_view.default),
+    *(_aten.slice.Tensor, _aten.slice_backward.default),
+)
+"""Operators that do nothing where the shape stays."""
 
 
 def columns(graph: GraphModule) -> None:
     """Rewrite `graph` in place."""
     # A stack shares no memory with its parts: what is written to later has to be in both.
-    barred = {node for one in graph.graph.nodes for node in written(one)}
+    barred = {node for one in graph.graph.nodes for end in written(one) for node in _origins(end)}
     for node in list(graph.graph.nodes):
         source, axis, number = _taken(node)
         if source is None or node in barred:
@@ -39,6 +44,14 @@ def columns(graph: GraphModule) -> None:
         if found is not None:
             node.replace_all_uses_with(found)
     graph.graph.eliminate_dead_code()
+
+
+def _origins(node: Node) -> Iterator[Node]:
+    """A node, and all that it is a view of."""
+    yield node
+    while shows(node):
+        node = node.all_input_nodes[0]
+        yield node
 
 
 def _taken(node: Node) -> tuple[Node | None, int, int]:
@@ -72,7 +85,7 @@ def _part(
     if source.target is _aten.stack.default:
         along, part = (given[1] if len(given) > 1 else 0), given[0][number]
         return part if along % value.ndim == axis and part not in barred else None
-    if source.target in _RESHAPES and given[0].meta["val"].shape == value.shape:
+    if source.target in _WHOLE and given[0].meta["val"].shape == value.shape:
         return _part(graph, given[0], axis, number, barred)
     if source.target is _aten.select_backward.default:
         part, _, along, place = given
