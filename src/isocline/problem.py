@@ -58,6 +58,11 @@ class SaveAt:
             return self.ts is None and not self.steps and not self.dense
         return self.t1 and not self.steps
 
+    @property
+    def rests(self) -> bool:
+        """Whether there may be steps of which nothing is kept."""
+        return not (self.steps or self.dense)
+
 
 @dataclass(frozen=True, slots=True)
 class Autocast:
