@@ -229,3 +229,35 @@ def test_conditions_and_handlers_that_do_not_fit() -> None:
     level = ic.Event(lambda t, y: (y[:, 0] - 0.5).detach())
     with pytest.raises(ic.GradientError, match="no derivative"):
         ic.solve(lambda t, y: -y, y0, 0.0, 3.0, stepping="per_sample", event=level)
+
+
+@pytest.mark.parametrize("adjoint", [name for name in ADJOINTS if name != "direct"])
+def test_a_lane_that_tries_again_after_its_event_keeps_the_events_gradient(adjoint: str) -> None:
+    """Another lane's event, in the round in which the first step after one's own was rejected, made
+    replays forget that this step starts from an event: the time's gradient was lost."""
+
+    def gradients(how: Any) -> list[Tensor]:
+        values = [torch.linspace(0.6, 5.0, 12), torch.tensor(BOUNCE), torch.tensor(GRAVITY)]
+        given = [value.double().requires_grad_() for value in values]
+        heights, bounce, gravity = given
+        event = ic.Event(
+            lambda t, y, gravity: y[:, 0],
+            handler=lambda t, y, gravity: torch.stack([0 * y[:, 0], 2 - bounce * y[:, 1]], 1),
+            direction=-1,
+        )
+
+        def rough(t: Tensor, y: Tensor, gravity: Tensor) -> Tensor:
+            x, v = y.unbind(1)
+            return torch.stack([v, -gravity - 2 * v * v.abs() - 3 * torch.sin(30 * x)], 1)
+
+        y0 = torch.stack([heights, torch.zeros_like(heights)], 1)
+        found = ic.solve(
+            rough, y0, 0.0, SPAN, args=(gravity,), event=event, stepping="per_sample", adjoint=how,
+            solver=ic.Reversible("dopri5", 0.95), rtol=1e-6, atol=1e-6,
+        )  # fmt: skip
+        weights = torch.cos(torch.arange(found.ys.numel()).double()).view(found.ys.shape)
+        loss = (weights * found.ys).sum() + found.sample_events.t.sin().sum()
+        return list(torch.autograd.grad(loss, given))
+
+    for found, exact in zip(gradients(ADJOINTS[adjoint]), gradients(ic.Direct()), strict=True):
+        assert off(found, exact) < 1e-9
