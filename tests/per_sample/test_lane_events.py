@@ -236,28 +236,23 @@ def test_a_lane_that_tries_again_after_its_event_keeps_the_events_gradient(adjoi
     """Another lane's event, in the round in which the first step after one's own was rejected, made
     replays forget that this step starts from an event: the time's gradient was lost."""
 
-    def gradients(how: Any) -> list[Tensor]:
-        values = [torch.linspace(0.6, 5.0, 12), torch.tensor(BOUNCE), torch.tensor(GRAVITY)]
-        given = [value.double().requires_grad_() for value in values]
-        heights, bounce, gravity = given
-        event = ic.Event(
-            lambda t, y, gravity: y[:, 0],
-            handler=lambda t, y, gravity: torch.stack([0 * y[:, 0], 2 - bounce * y[:, 1]], 1),
-            direction=-1,
-        )
+    def rough(t: Tensor, y: Tensor) -> Tensor:
+        x, v = y.unbind(1)
+        return torch.stack([v, -GRAVITY - 2 * v * v.abs() - 3 * torch.sin(30 * x)], 1)
 
-        def rough(t: Tensor, y: Tensor, gravity: Tensor) -> Tensor:
-            x, v = y.unbind(1)
-            return torch.stack([v, -gravity - 2 * v * v.abs() - 3 * torch.sin(30 * x)], 1)
+    event = ic.Event(
+        lambda t, y: y[:, 0],
+        handler=lambda t, y: torch.stack([0 * y[:, 0], 2 - BOUNCE * y[:, 1]], 1),
+        direction=-1,
+    )
 
-        y0 = torch.stack([heights, torch.zeros_like(heights)], 1)
+    def gradient(how: Any) -> Tensor:
+        heights = torch.linspace(0.6, 1.0, 8, dtype=torch.float64).requires_grad_()
         found = ic.solve(
-            rough, y0, 0.0, SPAN, args=(gravity,), event=event, stepping="per_sample", adjoint=how,
-            solver=ic.Reversible("dopri5", 0.95), rtol=1e-6, atol=1e-6,
+            rough, torch.stack([heights, 0 * heights], 1), 0.0, 0.6, event=event, adjoint=how,
+            stepping="per_sample", solver="bosh3", rtol=1e-3, atol=1e-3,
         )  # fmt: skip
-        weights = torch.cos(torch.arange(found.ys.numel()).double()).view(found.ys.shape)
-        loss = (weights * found.ys).sum() + found.sample_events.t.sin().sum()
-        return list(torch.autograd.grad(loss, given))
+        loss = found.ys.sin().sum() + found.sample_events.t.sin().sum()
+        return torch.autograd.grad(loss, heights)[0]
 
-    for found, exact in zip(gradients(ADJOINTS[adjoint]), gradients(ic.Direct()), strict=True):
-        assert off(found, exact) < 1e-9
+    assert off(gradient(ADJOINTS[adjoint]), gradient(ic.Direct())) < 1e-12
