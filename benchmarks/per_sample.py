@@ -62,8 +62,8 @@ def table(times: dict[str, Timing], errors: dict[str, float]) -> list[str]:
     compiled, plain = list(times.values())[:2]
     lines = [
         (
-            "| | ms, median | largest error | isocline by samples, compiled, is faster by (quartiles) "
-            "| uncompiled, by |"
+            "| | ms, median | largest error | isocline by samples, compiled, is faster by "
+            "(quartiles) | uncompiled, by |"
         ),
         "| --- | --- | --- | --- | --- |",
     ]

@@ -87,14 +87,16 @@ class CompiledAttempts:
         self._due: Tensor | None = None
         self._wiring: Wiring | None = None
         self._pending: list[Tensor] = []  # a round that the driver took, to be told of
-        self._least = critical
+        self._least, self._begins = critical, True
 
     def keep(self, lanes: Tensor) -> None:
         """Only these lanes are left."""
         self._memory = tuple(x.index_select(0, lanes) for x in self._memory)
         self._tolerances = [x.index_select(0, lanes) for x in self._tolerances]
 
-    def skip(self, lanes: Lanes, due: Tensor | None, most: int, *, record: bool) -> Skipped | None:
+    def skip(
+        self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool
+    ) -> Skipped | None:
         """Rounds by the driver, as long as only the lanes need know of them."""
         self._due = due
         entry = self._artifact.entry
@@ -103,25 +105,25 @@ class CompiledAttempts:
         given = self._given(lanes)
         if self._wiring is None:
             self._wiring = self._wired(entry, len(given))
-        found = driven(
-            self._wiring, given, (len(lanes), lanes.rest), self._least, most, record=record
-        )
+        counts = len(lanes), lanes.rest, done
+        found = driven(self._wiring, given, counts, self._least, most, record=record)
         if found is None:
             return None
         self._count_evaluations(len(lanes), found.number + bool(found.last))
         self._pending = found.last
-        _, t, _, h, y, accepted, *rest = found.inputs
+        _, t, _, h, y, accepted, idle, *rest = found.inputs
         self._memory = tuple(rest[: len(self._memory)])
         first = rest[len(self._memory)] if self._program.fsal else None
-        return Skipped(found.number, Onward(t, y, first, accepted, True), h, found.rounds)
+        onward = Onward(t, y, first, accepted, idle, still=True)
+        return Skipped(found.number, onward, h, found.rounds)
 
     def _wired(self, entry: Entry, inputs: int) -> Wiring:
         """How one round follows another; the order of inputs and outputs is `LaneFormula`'s."""
         carried = len(self._memory) + int(self._program.fsal)
-        t, h, y, accepted, further = 1, 3, 4, 5, 6  # inputs
-        follows = {t: 1, y: 2, h: 3, accepted: 4}
-        follows |= {further + i: 5 + i for i in range(carried)}
-        outputs = 5 + carried + 2 + int(self._program.rows > 0)
+        t, h, y, accepted, idle, further = 1, 3, 4, 5, 6, 7  # inputs
+        follows = {t: 1, y: 2, h: 3, accepted: 4, idle: 5}
+        follows |= {further + i: 6 + i for i in range(carried)}
+        outputs = 6 + carried + 2 + int(self._program.rows > 0)
         return Wiring.of(entry, inputs, outputs, follows, t, y)
 
     def attempt(self, lanes: Lanes) -> Attempt:
@@ -140,7 +142,11 @@ class CompiledAttempts:
         if lanes.field is not self._field:
             self._field = lanes.field
             self._common = self._solver.common(self._artifact, lanes.field, self._tolerances)
-        own = [lanes.t, lanes.t1, lanes.h, lanes.y.contiguous(), lanes.accepted, *self._memory]
+        idle = lanes.idle
+        if self._begins:  # a lane whose way has no length takes a step nevertheless
+            self._begins, idle = False, idle - (lanes.t == lanes.t1).long()
+        own = [lanes.t, lanes.t1, lanes.h, lanes.y.contiguous(), lanes.accepted, idle]
+        own += self._memory
         if self._program.fsal:
             assert lanes.first is not None
             own.append(lanes.first.contiguous())
@@ -159,7 +165,7 @@ class CompiledAttempts:
 
     def _attempt(self, lanes: Lanes, marks: Marks, found: list[Tensor]) -> Attempt:
         """What a round found, as the loop has it."""
-        _, t, y, h, accepted, *rest = found
+        _, t, y, h, accepted, idle, *rest = found
         memories = len(self._memory)
         self._memory, rest = tuple(rest[:memories]), rest[memories:]
         first = rest.pop(0) if self._program.fsal else None
@@ -171,7 +177,7 @@ class CompiledAttempts:
         verdict = Verdict(ratio, worst, accept if rejected else None, h, shortest)
         # A round that tried in vain, or in which a lane was lost, is remembered by what counts.
         still = worst < math.inf and rejected + lanes.rest < len(lanes)
-        onward = Onward(t, y, first, accepted, still)
+        onward = Onward(t, y, first, accepted, idle, still)
         return Attempt(step, t, arrived > lanes.rest, verdict, onward)
 
 

@@ -123,17 +123,17 @@ class LaneFormula:
     def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """A round of steps, and where the lanes go on.
 
-        (tolerances; t, t1, length to try, y, how many steps counted so far, the controller's
-        memory, slope at the start if the method hands it on, next stop and next output time if
-        there are any) -> `Marks`, t, y, length, number and memory to go on with, the slope
-        likewise, ratios, which steps count, all slopes times the lengths of their steps, shape
-        (stages, lanes, width).
+        (tolerances; t, t1, length to try, y, in how many rounds a step counted and in how many
+        the lane was done before, the controller's memory, slope at the start if the method hands
+        it on, next stop and next output time if there are any) -> `Marks`, t, y, length, numbers
+        and memory to go on with, the slope likewise, ratios, which steps count, all slopes times
+        the lengths of their steps, shape (stages, lanes, width).
         """
         request, fsal = self.request, self.request.tableau.fsal
         control = request.control()
         memories, flags = self.memories, (fsal, request.stops, request.dues)
-        given = self._split(inputs, 5 + memories + sum(flags))
-        (t, t1, h, y, taken), rest = given.own[:5], given.own[5 + memories :]
+        given = self._split(inputs, 6 + memories + sum(flags))
+        (t, t1, h, y, taken, idle), rest = given.own[:6], given.own[6 + memories :]
         first, stop, due = (rest.pop(0) if there else None for there in flags)
         target = t1 if stop is None else stop
         with torch.no_grad(), standing_in(self.tensors, given.held):
@@ -144,7 +144,7 @@ class LaneFormula:
             y1, slopes = self._stages(given, t, t_next, y, first, request.tableau.stages)
             ratio = self._ratios(given, t_next - t, y, y1, slopes)
             accept = ratio <= 1.0
-            control.recall(given.own[5 : 5 + memories])
+            control.recall(given.own[6 : 6 + memories])
             tried = torch.where(reaches & ~accept, t_next - t, h)
             h_next = control.mixed(tried, ratio, accept)
             if request.stops:
@@ -160,6 +160,7 @@ class LaneFormula:
                 torch.where(rows, y1, y).contiguous(),
                 h_next,
                 taken + accept,
+                idle + (t == t1),
                 *control.memory(ratio),
             ]
             if first is not None:

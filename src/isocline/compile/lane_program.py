@@ -40,7 +40,7 @@ class LaneProgram(Program):
         request = self.request
         flags = ((self.fsal, y), (request.stops, t), (request.dues, t))
         further = [example for there, example in flags if there]
-        return [t, t, t, y, t.long(), *request.control().memory(t), *further]
+        return [t, t, t, y, t.long(), t.long(), *request.control().memory(t), *further]
 
     def _own_of_slope(self, packing: Packing) -> list[Tensor]:
         return [_clocks(packing), _matrix(packing)]

@@ -34,7 +34,8 @@ class Onward(NamedTuple):
         t: shape (lanes,).
         y: what they carry.
         first: the field there; None where it has to be found.
-        accepted: how many steps of each have counted.
+        accepted: in how many of the rounds that may have rejected some each lane's step was taken.
+        idle: in how many each was done before.
         still: whether this may be remembered as a round in which the steps that do not count have
             no length, in place of a round of those alone that do.
     """
@@ -43,6 +44,7 @@ class Onward(NamedTuple):
     y: Tensor
     first: Tensor | None
     accepted: Tensor
+    idle: Tensor
     still: bool
 
 
@@ -82,13 +84,18 @@ class Skipped(NamedTuple):
 class Attempts(Protocol):
     """Tries one round after another of one solve."""
 
-    def skip(self, lanes: Lanes, due: Tensor | None, most: int, *, record: bool) -> Skipped | None:
-        """Take rounds in which no lane is done or lost or passes an output time, if a way is quick.
+    def skip(
+        self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool
+    ) -> Skipped | None:
+        """Take rounds in which no lane is lost or passes an output time, if a way is quick.
+
+        Lanes that are done in one of them try steps of no length in those that follow.
 
         Args:
             lanes: where they stand.
             due: the next output time of each, if there are any.
             most: number of rounds.
+            done: how many lanes may be done after them, with those at rest.
             record: whether it is wanted what they were.
         """
 
@@ -128,7 +135,7 @@ class SteppedAttempts:
         """Only these lanes are left."""
         self._judge.keep(lanes)
 
-    def skip(self, lanes: Lanes, due: Tensor | None, most: int, *, record: bool) -> None:
+    def skip(self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool) -> None:
         """Each round goes through the loop."""
 
     def attempt(self, lanes: Lanes) -> Attempt:
