@@ -229,3 +229,30 @@ def test_conditions_and_handlers_that_do_not_fit() -> None:
     level = ic.Event(lambda t, y: (y[:, 0] - 0.5).detach())
     with pytest.raises(ic.GradientError, match="no derivative"):
         ic.solve(lambda t, y: -y, y0, 0.0, 3.0, stepping="per_sample", event=level)
+
+
+@pytest.mark.parametrize("adjoint", [name for name in ADJOINTS if name != "direct"])
+def test_a_lane_that_tries_again_after_its_event_keeps_the_events_gradient(adjoint: str) -> None:
+    """Another lane's event, in the round in which the first step after one's own was rejected, made
+    replays forget that this step starts from an event: the time's gradient was lost."""
+
+    def rough(t: Tensor, y: Tensor) -> Tensor:
+        x, v = y.unbind(1)
+        return torch.stack([v, -GRAVITY - 2 * v * v.abs() - 3 * torch.sin(30 * x)], 1)
+
+    event = ic.Event(
+        lambda t, y: y[:, 0],
+        handler=lambda t, y: torch.stack([0 * y[:, 0], 2 - BOUNCE * y[:, 1]], 1),
+        direction=-1,
+    )
+
+    def gradient(how: Any) -> Tensor:
+        heights = torch.linspace(0.6, 1.0, 8, dtype=torch.float64).requires_grad_()
+        found = ic.solve(
+            rough, torch.stack([heights, 0 * heights], 1), 0.0, 0.6, event=event, adjoint=how,
+            stepping="per_sample", solver="bosh3", rtol=1e-3, atol=1e-3,
+        )  # fmt: skip
+        loss = found.ys.sin().sum() + found.sample_events.t.sin().sum()
+        return torch.autograd.grad(loss, heights)[0]
+
+    assert off(gradient(ADJOINTS[adjoint]), gradient(ic.Direct())) < 1e-12

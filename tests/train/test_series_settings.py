@@ -41,6 +41,8 @@ def test_defaults_depend_on_the_data() -> None:
     events = LatentOdeConfig(data="events").resolved()
     assert (events.field, events.intensity, events.span) == ("mlp-time", "bumps", 4.0)
     assert events.counts_events
+    assert (spirals.stepping, spirals.norm) == ("joint", "rms")
+    assert LatentOdeConfig(stepping="auto").resolved().norm == "max_rms"
     cde = NeuralCdeConfig(row_steps=0).resolved()
     assert (cde.solver, cde.span, NeuralCdeConfig().resolved().solver) == ("tsit5", 1.0, "bosh3")
     assert set(_DEFAULTS) == {*GENERATED, "physionet"}
@@ -72,6 +74,10 @@ def test_defaults_depend_on_the_data() -> None:
         ({"label_weight": -1.0}, "--label-weight is -1.0"),
         ({"solver": "rk4"}, "--solver rk4 is not an adaptive solver"),
         ({"lr": math.nan}, "--lr is nan"),
+        ({"stepping": "alone"}, "--stepping alone is unknown; choose one of auto, joint, per_sam"),
+        ({"stepping": "auto", "solver": "adams"}, "--stepping auto goes with an explicit solver"),
+        ({"stepping": "auto", "norm": "rms"}, "--norm rms goes with --stepping joint, not auto"),
+        ({"stepping": "per_sample", "model": "rnn"}, "--stepping per_sample is a setting of"),
     ],
 )
 def test_wrong_settings_are_named(settings: dict[str, object], message: str) -> None:

@@ -51,6 +51,19 @@ def test_a_run_on_spirals_leaves_its_files(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("adjoint", ["checkpointed", "direct", "backsolve"])
+def test_a_run_that_chooses_its_stepping(tmp_path: Path, adjoint: str) -> None:
+    """It takes turns at first, says so, and comes to what the other ways come to."""
+    settings = {"observed": 8, "tol": 1e-5, "norm": "max_rms", "adjoint": adjoint}
+    found = latent(tiny_latent(tmp_path / "auto", stepping="auto", **settings))
+    rows = read_metrics(tmp_path / "auto" / "metrics.csv")
+    assert [row["per_sample"] for row in rows] == [0.5, 0.5]
+    for stepping in ("joint", "per_sample"):
+        other = latent(tiny_latent(tmp_path / stepping, stepping=stepping, **settings))
+        assert other.test_elbo == pytest.approx(found.test_elbo, rel=2e-3)
+        assert "per_sample" not in read_metrics(tmp_path / stepping / "metrics.csv")[0]
+
+
 RUNS: dict[str, dict[str, object]] = {
     "noise of the latent state": {"observed": 20, "samples": 2},
     "windows": {"windows": 0.5, "kl_warmup": 3},
@@ -58,6 +71,7 @@ RUNS: dict[str, dict[str, object]] = {
         "data": "stays", "hide": 0.3, "label_weight": 1.0, "dropout": 0.5, "keep": "last",
     },
     "events": {"data": "events"},
+    "each series at its own pace": {"observed": 20, "stepping": "per_sample"},
     "a forecaster": {"data": "stays", "model": "gru-d", "hide": 0.3},
 }  # fmt: skip
 

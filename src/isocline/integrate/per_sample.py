@@ -234,7 +234,9 @@ class _Loop:
         """Lanes go on from their events, or end there."""
         lanes, hits = self.lanes, cut.hits
         lanes.y = cut.onward(lanes.y)
-        lanes.moved = (~hits.final).new_zeros(len(lanes)).index_fill(0, hits.lanes, True)
+        moved = hits.final.new_zeros(len(lanes)).index_fill(0, hits.lanes, True)
+        # Lanes that have yet to take their first step after an earlier event start there still.
+        lanes.moved = moved if lanes.moved is None else lanes.moved | moved
         ended = lanes.samples.index_select(0, hits.lanes[hits.final])
         self.found.status.index_fill_(0, ended, CODES.index(Status.EVENT))
         self.found.t_end.index_copy_(0, ended, hits.times[hits.final])

@@ -16,6 +16,7 @@ from .cde import NeuralCDE as NeuralCDE
 from .cde import PathName as PathName
 from .cde import hermite as hermite
 from .cde import natural_cubic as natural_cubic
+from .choice import CheaperWay as CheaperWay
 from .fields import Activation as Activation
 from .fields import ConcatConv2d as ConcatConv2d
 from .fields import ConvField as ConvField

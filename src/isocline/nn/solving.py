@@ -64,7 +64,7 @@ class SolvingModule(nn.Module):
         self.controller = controller
         self.norm = norm
         self.max_steps = max_steps
-        self.stepping = stepping
+        self.stepping: str = stepping  # a subclass may know further ways
         self.compiled = compile
         self._solves: list[Statistics] = []
 

@@ -18,7 +18,7 @@ from .methods import find_method
 from .norms import adjoint_norm
 from .reaching import reaching
 from .sides import Sides
-from .solving import EventFunction, Task, alone, sides_of
+from .solving import EventFunction, Task, alone, check_apart, sides_of
 from .steps import Steps
 from .until import until_event
 from .watching import Callbacks
@@ -50,7 +50,9 @@ def odeint_adjoint(
             forward one.
         adjoint_options: of the reverse solve; None for those of the forward one, without "norm".
             Here "norm" may be "seminorm", or a function of (t, y, adjoint of y, adjoints of the
-            parameters ...).
+            parameters ...). With `options={"stepping": "per_sample"}` the reverse solve goes by
+            samples too; its norm is then given zeros for the parameters, whose adjoint belongs to
+            no sample, and gives a number for each sample that it is asked about.
         adjoint_params: the tensors that are to receive gradients besides y0 and t; None for all
             that func depends on.
 
@@ -64,14 +66,9 @@ def odeint_adjoint(
     explicit = None if adjoint_params is None else _requiring_grad(adjoint_params)
     task = Task.of(func, y0, t, rtol, atol, method, options, event_fn, explicit or ())
     steps = task.steps()
+    if task.apart:
+        check_apart(task, steps, task.callbacks())
     reverse = _reverse(task, method, adjoint_method, adjoint_options)
-    if task.apart or reverse.apart:
-        raise InputError(
-            "options['stepping']",
-            '"per_sample" for odeint_adjoint',
-            "`odeint`, whose gradient is exact",
-            "`isocline.solve` solves each sample's adjoint at its own pace: `adjoint=Backsolve()`.",
-        )
     if len(t) == 1 and event_fn is None:
         return alone(y0)
     adjoint: Backsolve | None = None
@@ -83,7 +80,7 @@ def odeint_adjoint(
         back = reverse.steps()
         sides = sides_of(steps, back)
         tolerances = [
-            None if value is None else _packed(name, value, y0)
+            None if value is None else _tolerance(name, value, y0, packed=not task.apart)
             for name, value in (("adjoint_rtol", adjoint_rtol), ("adjoint_atol", adjoint_atol))
         ]
         adjoint = replace(
@@ -121,17 +118,24 @@ def _reverse(
 ) -> Task:
     """The reverse solve, with the method and the options that it inherits."""
     name = method if adjoint_method is None else adjoint_method
+    stepping = {key: task.options[key] for key in ("stepping",) if key in task.options}
     if adjoint_options is None:
-        if name != method and task.options:
+        if name != method and task.options.keys() - stepping:
             raise InputError(
                 "adjoint_options",
                 f"None with adjoint_method={adjoint_method!r} and options for method={method!r}",
                 "the options of the reverse solve, as those of another method do not apply",
             )
         adjoint_options = {key: task.options[key] for key in task.options if key != "norm"}
-    return replace(
-        task, asked=task.asked.reversed(), method=find_method(name), options=dict(adjoint_options)
-    )
+    options = stepping | dict(adjoint_options)
+    found = replace(task, asked=task.asked.reversed(), method=find_method(name), options=options)
+    if found.apart != task.apart:
+        raise InputError(
+            "adjoint_options['stepping']",
+            f"{options['stepping']!r}, and another in `options`",
+            "the same for both ways: samples with steps of their own have them both ways",
+        )
+    return found
 
 
 def _backsolve(
@@ -140,6 +144,8 @@ def _backsolve(
     """The adjoint, with a reverse solve that steps as it was asked to."""
     method, asked = reverse.method, reverse.asked
     seen = Callbacks.of(asked.func, method.name, method.callbacks, _augmented, "_adjoint")
+    if reverse.apart:
+        check_apart(reverse, back, seen, "adjoint_")
     solver, controller = back.attended(sides, seen, asked.direction)
     found = Backsolve(solver=solver, controller=controller, dt0=back.dt0, max_steps=back.max_steps)
     if method.boxed:
@@ -161,10 +167,13 @@ def _augmented(packing: Packing, vector: Tensor) -> State:
     return (vector.new_zeros(()), y, adjoint, rest)
 
 
-def _packed(name: str, value: Any, y0: State) -> float | Tensor:
-    """A tolerance of the reverse solve, as a number or a vector like the packed state."""
+def _tolerance(name: str, value: Any, y0: State, *, packed: bool) -> Any:
+    """A tolerance of the reverse solve: as it is, or as a number or a vector like the packed state.
+
+    The reverse solve of samples takes it like y0, as the forward one does.
+    """
     found = tolerance(name, value, y0)
-    if isinstance(found, float):
+    if isinstance(found, float) or not packed:
         return found
     leaves = [y0] if isinstance(y0, Tensor) else list(y0)
     entries = list(found) if isinstance(found, tuple) else [found] * len(leaves)

@@ -26,7 +26,7 @@ from .sides import NOWHERE, Sides
 from .steps import Asked, Steps, steps_of
 from .watching import Callbacks
 
-__all__ = ["EventFunction", "Task", "alone", "sides_of"]
+__all__ = ["EventFunction", "Task", "alone", "check_apart", "sides_of"]
 
 EventFunction = Callable[[Tensor, State], Tensor]
 """`event_fn(t, y)`, whose first zero ends a solve."""
@@ -87,6 +87,11 @@ class Task:
         """How the solve steps; warns of options that the method does not know."""
         return steps_of(self.method, self.options, self.asked)
 
+    def callbacks(self) -> Callbacks | None:
+        """What func wants to be told of the steps, if anything."""
+        method = self.method
+        return Callbacks.of(self.asked.func, method.name, method.callbacks, Packing.unpack)
+
     def adjoint(self) -> Adjoint | None:
         """How the plain functions differentiate this solve; None for the default."""
         if self.method.own:
@@ -109,9 +114,9 @@ class Task:
             SolveError: that is an `AssertionError` too, where torchdiffeq raises one.
         """
         asked = self.asked
-        seen = Callbacks.of(asked.func, self.method.name, self.method.callbacks, Packing.unpack)
+        seen = self.callbacks()
         if self.apart:
-            _check_apart(self, steps, seen)
+            check_apart(self, steps, seen)
             what["stepping"] = "per_sample"
         solver, controller = steps.attended(sides, seen, asked.direction)
         far = asked.direction * math.inf
@@ -147,15 +152,25 @@ class Task:
             raise as_theirs(error) from None
 
 
-def _check_apart(task: Task, steps: Steps, seen: Callbacks | None) -> None:
-    """Refuse what joint stepping alone can do."""
+def check_apart(task: Task, steps: Steps, seen: Callbacks | None, of: str = "") -> None:
+    """Refuse what joint stepping alone can do.
+
+    Args:
+        task: what is solved, or solved in reverse.
+        steps: how.
+        seen: callbacks of func.
+        of: "adjoint_" for the reverse solve, as the names of its arguments begin.
+
+    Raises:
+        InputError: naming what is to be left out.
+    """
     controller = steps.controller
     refused = {
-        f"method={task.method.name!r}": controller is None,
+        f"{of}method={task.method.name!r}": controller is None,
         "event_fn": task.event_fn is not None,
         "the callbacks of func": seen is not None,
-        "options['jump_t'], options['perturb']": steps.jumps != NOWHERE,
-        "options['min_step']": controller is not None and controller.min_step > 0,
+        f"{of}options['jump_t'], {of}options['perturb']": steps.jumps != NOWHERE,
+        f"{of}options['min_step']": controller is not None and controller.min_step > 0,
     }
     for name, given in refused.items():
         if given:

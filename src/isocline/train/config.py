@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_type_hints
 
-from ..solvers import BLACK_BOXES, SOLVERS
+from ..solvers import BLACK_BOXES, SOLVERS, ExplicitRungeKutta
 from .errors import ConfigError
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "check_not_negative",
     "check_positive",
     "check_solver",
+    "check_solver_by_samples",
     "flag",
 ]
 
@@ -217,6 +218,20 @@ def check_solver(name: str, *, adaptive: bool, black_boxes: bool = False) -> Non
     known = name in SOLVERS or name in BLACK_BOXES
     fault = f"is not {kind} solver" if known else "is unknown"
     raise ConfigError(f"--solver {name} {fault}; choose one of {', '.join(fitting)}")
+
+
+def check_solver_by_samples(stepping: str, name: str) -> None:
+    """See to it that a solver can do what a stepping other than "joint" asks of it.
+
+    Raises:
+        ConfigError: If it has no steps by samples.
+    """
+    if stepping == "joint":
+        return
+    if name not in SOLVERS or not issubclass(SOLVERS[name], ExplicitRungeKutta):
+        raise ConfigError(
+            f"--stepping {stepping} goes with an explicit solver such as tsit5, not {name}"
+        )
 
 
 def flag(name: str) -> str:

@@ -17,7 +17,7 @@ from ..fields import MLPField
 from .elbo import Elbo, kl_from_prior
 from .encoder import Encoder, RecurrentEncoder
 from .likelihoods import Gaussian, Likelihood
-from .paths import LatentPaths
+from .paths import LatentPaths, SeriesStepping
 from .poisson import PoissonProcess, draw_events
 from .prediction import Prediction, times_of_all
 from .rnn import RNN, Cell
@@ -38,7 +38,13 @@ class LatentODE(LatentPaths):
 
     A batch whose series have times of their own is solved once, over the union of the times, and
     each series takes its own from the solution. With ``stepping="per_sample"`` each series is
-    solved at its own pace and to its own last time instead.
+    solved at its own pace and to its own last time instead. Which costs less depends on the times,
+    the field and the device: with ``stepping="auto"`` the first training batches of about one size
+    are timed either way, and the others go the cheaper one.
+
+    Both ways answer alike to the tolerance of the solve, but not to the bit, and which one "auto"
+    takes depends on a clock. So it is not the default; it times nothing but training steps of a
+    module in training mode; and under `torch.use_deterministic_algorithms` it steps jointly.
 
     Args:
         encoder: From an `IrregularBatch` and t0 to a posterior; see `RecurrentEncoder`.
@@ -49,11 +55,12 @@ class LatentODE(LatentPaths):
         events: Likelihood of event times; ``None`` where they mean nothing.
         t0: Time of the latent state that the encoder infers. Times before it are reached backwards.
         solver, rtol, atol, adjoint: As for `solve`.
+        stepping: "joint", "per_sample", or "auto" for the one that is measured to cost less.
         **settings: Further settings of `SolvingModule`.
 
     Raises:
         InputError: If there is a decoder without a likelihood, or the reverse, or neither of values
-            and events is modelled.
+            and events is modelled, or there is no such stepping.
     """
 
     def __init__(
@@ -69,11 +76,11 @@ class LatentODE(LatentPaths):
         rtol: float = 1e-5,
         atol: float = 1e-6,
         adjoint: Adjoint | None = None,
+        stepping: SeriesStepping = "joint",
         **settings: Any,
     ) -> None:
-        super().__init__(
-            field, events, t0, solver=solver, rtol=rtol, atol=atol, adjoint=adjoint, **settings
-        )
+        settings |= {"solver": solver, "rtol": rtol, "atol": atol, "adjoint": adjoint}
+        super().__init__(field, events, t0, stepping=stepping, **settings)
         if (decoder is None) != (likelihood is None):
             given = "a decoder" if likelihood is None else "a likelihood"
             raise InputError("decoder, likelihood", f"{given} alone", "both, or neither")

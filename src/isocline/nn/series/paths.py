@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ...irregular import union_of
+from ...compiling import untraced
+from ...errors import InputError
+from ...irregular import Union, union_of
 from ...problem import SaveAt
+from ...transforms import active
+from ..choice import CheaperWay
 from ..solving import SolvingModule, as_state
+from ..stopwatch import PassTimer
 from .poisson import PoissonProcess
 
-__all__ = ["LatentPaths", "Paths"]
+__all__ = ["LatentPaths", "Paths", "SeriesStepping"]
+
+SeriesStepping = Literal["joint", "per_sample", "auto"]
 
 
 class Paths(NamedTuple):
@@ -60,15 +70,33 @@ class LatentPaths(SolvingModule):
         field: Called as ``field(t, z)`` with z of shape ``(batch, latent)``.
         events: Whose rates are integrated along; ``None`` for no events.
         t0: Where the paths begin.
+        stepping: See `LatentODE`.
         **settings: Of `SolvingModule`.
+
+    Attributes:
+        choice: What is known of the costs of joint and of per-sample stepping, for "auto".
+
+    Raises:
+        InputError: If there is no such stepping.
     """
 
     def __init__(
-        self, field: nn.Module, events: PoissonProcess | None, t0: float, **settings: Any
+        self,
+        field: nn.Module,
+        events: PoissonProcess | None,
+        t0: float,
+        *,
+        stepping: SeriesStepping = "joint",
+        **settings: Any,
     ) -> None:
+        known = get_args(SeriesStepping)
+        if stepping not in known:
+            raise InputError("stepping", repr(stepping), f"one of {', '.join(map(repr, known))}")
         super().__init__(**settings)
+        self.stepping = stepping
         self.dynamics = _Dynamics(field, events)
         self.t0 = t0
+        self.choice = CheaperWay(("joint", "per_sample"))
 
     @property
     def field(self) -> nn.Module:
@@ -91,10 +119,63 @@ class LatentPaths(SolvingModule):
             times: ``(batch, times)``.
             valid: Which times count.
         """
+        if not times.shape[1]:  # nothing to solve
+            return self._joint_paths(z0, union_of(times, valid))
+        if self.stepping == "auto":
+            return self._cheaper_paths(z0, times, valid)
         if self.stepping == "per_sample":
             return self._own_paths(z0, times, valid)
-        batch, samples = z0.shape[:2]
+        return self._joint_paths(z0, union_of(times, valid), stepping=self.stepping)
+
+    @untraced
+    def _cheaper_paths(self, z0: Tensor, times: Tensor, valid: Tensor | None) -> Paths:
+        """The same in the way that was measured to be cheaper, or is to be measured."""
         union = union_of(times, valid)
+        ways: dict[str, Callable[[Tensor], Paths]] = {
+            "joint": partial(self._joint_paths, union=union),
+            "per_sample": partial(self._own_paths, times=times, valid=valid),
+        }
+        # Times of one run are not those of another. Who wants the same bits gets the same way.
+        if active() or torch.are_deterministic_algorithms_enabled():
+            return ways["joint"](z0)
+        kind = self._kind(z0, times, union)
+        trains = self.training and torch.is_grad_enabled() and z0.requires_grad
+        way, wanted = self.choice.ask(kind, trial=trains)
+        run = ways[way]
+        if wanted:
+            run = partial(self._timed, run, partial(self.choice.tell, kind, way))
+        if way == "joint":
+            return run(z0)
+        try:
+            return run(z0)
+        except InputError as error:
+            found = ways["joint"](z0)  # which refuses, too, what is wrong either way
+            self.choice.exclude(kind, way)
+            warnings.warn(f'stepping="auto" stays with "joint": {error}', stacklevel=3)
+            return found
+
+    def _kind(self, z0: Tensor, times: Tensor, union: Union) -> Hashable:
+        """Batches that cost about the same: sizes to a factor of two, and how they are solved."""
+        sizes = (z0.shape[0] * z0.shape[1], times.shape[1], len(union.times))
+        settings = (self.solver, self.adjoint, self.norm)
+        how = [one if isinstance(one, str) else type(one).__name__ for one in settings]
+        where = (str(z0.device), str(z0.dtype))
+        return (*where, *(size.bit_length() for size in sizes), *how, self.compiled)
+
+    def _timed(
+        self, run: Callable[[Tensor], Paths], report: Callable[[float], None], z0: Tensor
+    ) -> Paths:
+        """The paths, whose seconds are reported once the backward pass is through."""
+        timer = PassTimer(self.choice.clock, z0.device, report)
+        start = timer.entering(z0)
+        with timer.forward():
+            found = run(start)
+        timer.leaving(path for path in found if path is not None)
+        return found
+
+    def _joint_paths(self, z0: Tensor, union: Union, stepping: str = "joint") -> Paths:
+        """All series together through the union of their times."""
+        batch, samples = z0.shape[:2]
         start = self.dynamics.start(as_state(z0.flatten(0, 1)))
         parts: list[tuple[Tensor, ...]] = []
         self._forget_solves()
@@ -110,6 +191,7 @@ class LatentPaths(SolvingModule):
                     float(onward[-1]),
                     save=SaveAt(ts=onward),
                     continued=True,
+                    stepping=stepping,
                 )
                 parts.append(tuple(y.flip(0) if backward else y for y in solution.ys))
         if not parts:  # no times at all
@@ -136,7 +218,13 @@ class LatentPaths(SolvingModule):
             ends = rows[:, -1]
             if not sides or bool((ends != t0).any()):
                 solution = self._solve(
-                    self.dynamics, start, t0, ends, save=SaveAt(ts=rows), continued=True
+                    self.dynamics,
+                    start,
+                    t0,
+                    ends,
+                    save=SaveAt(ts=rows),
+                    continued=True,
+                    stepping="per_sample",
                 )
                 sides.append(solution.ys)
         early = (rising < t0).repeat_interleave(samples, 0).t().unsqueeze(-1)

@@ -13,6 +13,7 @@ from ..config import (
     check_not_negative,
     check_positive,
     check_solver,
+    check_solver_by_samples,
 )
 from ..errors import ConfigError
 from ..series.config import (
@@ -163,9 +164,14 @@ class LatentOdeSettings(FitSettings, SeriesSettings):
     """Name of an adaptive solver, see `isocline solvers`."""
     tol: float = 1e-4
     """Tolerance of the solver, relative and absolute."""
-    norm: Literal["rms", "max_rms"] = "rms"
+    stepping: Literal["joint", "per_sample", "auto"] = "joint"
+    """joint: one solve through the union of a batch's times; per_sample: each series through its
+    own, at its own pace; auto: whichever the first iterations show to take less time. What auto
+    takes depends on a clock, so its runs are not the same to the bit."""
+    norm: Literal["rms", "max_rms"] | None = None
     """What the tolerance holds for in training: the average over the batch (rms), or each series
-    (max_rms), in more steps. Held-out series always take max_rms."""
+    (max_rms), in more steps. Held-out series always take max_rms. Default: rms with --stepping
+    joint, the only one that has it; max_rms otherwise."""
     adjoint: AdjointName = "checkpointed"
     """How to differentiate the solve."""
     pictures: bool = True
@@ -197,6 +203,7 @@ class LatentOdeConfig(RunConfig, LatentOdeSettings):
             **_DEFAULTS.get(kind, _DEFAULTS["stays"]),
             **series_defaults(self.data),
             "field": "mlp-time" if kind == "events" else "semilinear",
+            "norm": "rms" if self.stepping == "joint" else "max_rms",
             "out": Path("runs") / f"latent-ode-{subject_of(self.data)}-{self.model}-{self.seed}",
         }
 
@@ -208,6 +215,7 @@ class LatentOdeConfig(RunConfig, LatentOdeSettings):
         check_positive(self, "std", "tol")
         check_not_negative(self, "kl_warmup", "label_weight", "speed")
         check_solver(self.solver, adaptive=True)
+        self._check_stepping()
         assert self.hide is not None
         if not 0 <= self.hide < 1:
             raise ConfigError(f"--hide is {self.hide}, but must lie in [0, 1)")
@@ -228,6 +236,15 @@ class LatentOdeConfig(RunConfig, LatentOdeSettings):
     def counts_events(self) -> bool:
         """Whether event times are modelled."""
         return self.events or self.data == "events"
+
+    def _check_stepping(self) -> None:
+        check_solver_by_samples(self.stepping, self.solver)
+        if self.stepping == "joint":
+            return
+        if self.norm == "rms":
+            raise ConfigError(f"--norm rms goes with --stepping joint, not {self.stepping}")
+        if self.model != "latent-ode":
+            raise ConfigError(f"--stepping {self.stepping} is a setting of --model latent-ode")
 
     def _check_events(self) -> None:
         if self.model != "latent-ode":

@@ -65,6 +65,12 @@ class SeriesModel(nn.Module):
         """The likelihood of event times, if it has one."""
         return self.core.events if isinstance(self.core, LatentODE) else None
 
+    @property
+    def steps_by_samples(self) -> bool:
+        """Whether each series went at its own pace in the last pass."""
+        stats = self.core.stats if isinstance(self.core, LatentODE) else None
+        return stats is not None and stats.samples is not None
+
     def bound(
         self, observed: IrregularBatch, target: IrregularBatch | None = None, samples: int = 1
     ) -> Bound:
@@ -164,6 +170,7 @@ def _latent_ode(
         rtol=config.tol,
         atol=config.tol,
         norm=config.norm if config.norm == "rms" else None,
+        stepping=config.stepping,
         adjoint=make_adjoint(config.adjoint),
     )
 

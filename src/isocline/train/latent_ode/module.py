@@ -27,6 +27,8 @@ def watched(config: LatentOdeConfig, space: SeriesSpace) -> Watched:
     solves = config.model in ("latent-ode", "ode-rnn")
     evaluations = ("nfe_forward", "nfe_backward") if solves else ()
     averaged = ["train_loss", "train_elbo"]
+    if config.stepping == "auto":
+        averaged.append("per_sample")
     validated = ["validation_loss", "validation_elbo"]
     if space.width:
         validated.append("validation_rmse")
@@ -74,6 +76,8 @@ class LatentOdeModule(SeriesModule):
         # Noise follows from the iteration, so that a run can go on from any of them.
         seed_global(self.device, config.seed, TRAINING, self.global_step, self.global_rank)
         bound = self.model.bound(batch.observed, batch.target, config.samples)
+        if config.stepping == "auto":
+            self._log("per_sample", float(self.model.steps_by_samples))
         weight = kl_annealing(self.global_step, config.kl_warmup)
         values = self.model.values(batch.asked).sum().clamp(min=1)
         loss = -(bound.log_likelihood - weight * bound.kl).sum() / values

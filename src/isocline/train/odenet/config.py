@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ...solvers import BLACK_BOXES, SOLVERS, ExplicitRungeKutta
+from ...solvers import BLACK_BOXES
 from ..config import (
     AdjointName,
     RunConfig,
     check_at_least_one,
     check_positive,
     check_solver,
+    check_solver_by_samples,
 )
 from ..errors import ConfigError
 
@@ -153,10 +154,7 @@ def check_stepping(stepping: str, solver: str, adjoint: str) -> None:
         raise ConfigError(
             f"--stepping per_sample goes with --adjoint checkpointed or direct, not {adjoint}"
         )
-    if solver not in SOLVERS or not issubclass(SOLVERS[solver], ExplicitRungeKutta):
-        raise ConfigError(
-            f"--stepping per_sample goes with an explicit solver such as tsit5, not {solver}"
-        )
+    check_solver_by_samples(stepping, solver)
 
 
 @dataclass(frozen=True)
