@@ -18,7 +18,9 @@ __all__ = ["LanePull", "PullingLanes", "of_output"]
 class LanePull(Protocol):
     """Pulls cotangents back over the rounds of one solve, last first."""
 
-    def pull(self, round_: TakenRound, y: Tensor, cotangent: Tensor, slopes: Tensor) -> Tensor:
+    def pull(
+        self, round_: TakenRound, y: Tensor, cotangent: Tensor, slopes: Tensor | None
+    ) -> Tensor:
         """Cotangents of what lanes carried before a round.
 
         Args:
@@ -26,8 +28,11 @@ class LanePull(Protocol):
             y: what the lanes carried before it.
             cotangent: of what they carry after it.
             slopes: of the rows of the interpolants, shape (rows, lanes, width), where the method
-                has any; else of no elements.
+                has any; None for zeros.
         """
+
+    def pull_all(self, rounds: Sequence[tuple[TakenRound, Tensor]], cotangent: Tensor) -> Tensor:
+        """The same over rounds of the same lanes without output, the last first, each with y."""
 
     def totals(self) -> Sequence[Tensor]:
         """Gradients of the tensors that the method says it depends on."""
@@ -58,15 +63,12 @@ def of_output(
     Rows are linear in these, so the numbers themselves do not matter.
 
     Args:
-        method, round_: whose output.
+        method, round_: whose output. There is some.
         y: what lanes carried before the round.
         width: of a state.
         cotangents: of the rows.
     """
-    slopes = y.new_zeros(method.rows, *y.shape)
-    if round_.output is None:
-        return torch.zeros_like(y), torch.zeros_like(y), slopes
-    leaves = [torch.zeros_like(y), torch.zeros_like(y), slopes]
+    leaves = [torch.zeros_like(y), torch.zeros_like(y), y.new_zeros(method.rows, *y.shape)]
     with torch.enable_grad():
         start, end, slopes = (leaf.requires_grad_() for leaf in leaves)
         step = method.outline(round_, start, end, slopes.unbind())

@@ -49,6 +49,7 @@ def _compiled(
         vectors=isinstance(plan.rtol, Tensor) or isinstance(plan.atol, Tensor),
         stages=between,
         stops=bool(plan.controller.stops),
+        dues=plan.save.ts is not None and plan.save.rests,
         signed=field.signs is not None,
         passes=Passes(),
     )

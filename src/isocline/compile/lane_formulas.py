@@ -38,12 +38,14 @@ class Marks(NamedTuple):
         rejected: how many steps do not count.
         arrived: how many lanes are at the end of their solve, those at rest included.
         shortest: the shortest next step.
+        due: how many lanes have passed an output time.
     """
 
     worst: float
     rejected: float
     arrived: float
     shortest: float
+    due: float
 
 
 class LaneRequest(NamedTuple):
@@ -56,6 +58,7 @@ class LaneRequest(NamedTuple):
         vectors: whether the tolerances are matrices.
         stages: whether slopes are wanted, for output between the ends of steps.
         stops: whether lanes stop on their way.
+        dues: whether there are output times.
         signed: whether some lanes go backward in time.
         passes: rewritings of the graph.
     """
@@ -66,6 +69,7 @@ class LaneRequest(NamedTuple):
     vectors: bool
     stages: bool
     stops: bool
+    dues: bool
     signed: bool
     passes: Passes
 
@@ -119,18 +123,19 @@ class LaneFormula:
     def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """A round of steps, and where the lanes go on.
 
-        (tolerances; t, t1, length to try, y, slope at the start if the method hands it on, next
-        stop if there are any, the controller's memory) -> `Marks`, t, y and length to go on with,
-        ratios, which steps count, the memory, the slope to go on with, all slopes times the
-        lengths of their steps, shape (stages, lanes, width).
+        (tolerances; t, t1, length to try, y, in how many rounds a step counted and in how many
+        the lane was done before, the controller's memory, slope at the start if the method hands
+        it on, next stop and next output time if there are any) -> `Marks`, t, y, length, numbers
+        and memory to go on with, the slope likewise, ratios, which steps count, all slopes times
+        the lengths of their steps, shape (stages, lanes, width).
         """
         request, fsal = self.request, self.request.tableau.fsal
         control = request.control()
-        count = 4 + int(fsal) + int(request.stops)
-        given = self._split(inputs, count + self.memories)
-        t, t1, h, y = given.own[:4]
-        first = given.own[4] if fsal else None
-        target = given.own[4 + int(fsal)] if request.stops else t1
+        memories, flags = self.memories, (fsal, request.stops, request.dues)
+        given = self._split(inputs, 6 + memories + sum(flags))
+        (t, t1, h, y, taken, idle), rest = given.own[:6], given.own[6 + memories :]
+        first, stop, due = (rest.pop(0) if there else None for there in flags)
+        target = t1 if stop is None else stop
         with torch.no_grad(), standing_in(self.tensors, given.held):
             h = h.clamp(request.controller.min_step, request.controller.max_step)
             t_next = t + h
@@ -139,26 +144,28 @@ class LaneFormula:
             y1, slopes = self._stages(given, t, t_next, y, first, request.tableau.stages)
             ratio = self._ratios(given, t_next - t, y, y1, slopes)
             accept = ratio <= 1.0
-            control.recall(given.own[count:])
+            control.recall(given.own[6 : 6 + memories])
             tried = torch.where(reaches & ~accept, t_next - t, h)
             h_next = control.mixed(tried, ratio, accept)
             if request.stops:
                 short = reaches & (t_next - t < h) & accept
                 h_next = torch.where(short, torch.maximum(h, h_next), h_next)
-            arrived = accept & (t_next == t1)
-            marks = (ratio.amax(), (~accept).sum(), arrived.sum(), h_next.amin())
+            arrived = (accept & (t_next == t1)).sum()
+            passed = arrived * 0 if due is None else (accept & (due <= t_next)).sum()
+            marks = (ratio.amax(), (~accept).sum(), arrived, h_next.amin(), passed)
             rows = accept.unsqueeze(1)
             found = [
                 torch.stack([mark.double() for mark in marks]),
                 torch.where(accept, t_next, t),
-                torch.where(rows, y1, y),
+                torch.where(rows, y1, y).contiguous(),
                 h_next,
-                ratio,
-                accept,
+                taken + accept,
+                idle + (t == t1),
                 *control.memory(ratio),
             ]
             if first is not None:
-                found.append(torch.where(rows, slopes[-1], first))
+                found.append(torch.where(rows, slopes[-1], first).contiguous())
+            found += [ratio, accept]
             if request.stages:
                 length = (t_next - t).to(self.packing.time_dtype).unsqueeze(1)
                 found.append(torch.stack([slope * length for slope in slopes]))

@@ -11,9 +11,9 @@ from .lane_formulas import LaneFormula
 from .program import Program
 from .subjects import Subject
 
-__all__ = ["LaneProgram"]
+__all__ = ["FEWEST", "LaneProgram", "paired"]
 
-_FEWEST = 2
+FEWEST = 2
 """Lanes from which one graph serves any number of them: for a single one it would be another."""
 
 
@@ -27,7 +27,7 @@ class LaneProgram(Program):
     may_be_fixed = False
 
     def _traced_as(self, packing: Packing) -> Packing:
-        return rows_packing(packing, max(_FEWEST, packing.batch or 1))
+        return rows_packing(packing, max(FEWEST, packing.batch or 1))
 
     def _formula(self, subject: Subject) -> LaneFormula:
         tensors = [subject.tensors[slot.place] for slot in self.slots]
@@ -38,9 +38,10 @@ class LaneProgram(Program):
 
     def _own_of_step(self, packing: Packing) -> list[Tensor]:
         y, t = _matrix(packing), _clocks(packing)
-        slopes = [y] if self.fsal else []
-        stops = [t] if self.request.stops else []
-        return [t, t, t, y, *slopes, *stops, *self.request.control().memory(t)]
+        request = self.request
+        flags = ((self.fsal, y), (request.stops, t), (request.dues, t))
+        further = [example for there, example in flags if there]
+        return [t, t, t, y, t.long(), t.long(), *request.control().memory(t), *further]
 
     def _own_of_slope(self, packing: Packing) -> list[Tensor]:
         return [_clocks(packing), _matrix(packing)]
@@ -58,6 +59,11 @@ class LaneProgram(Program):
         rows = packing.batch or 1
         alike = tensor.shape[0] == rows
         return tensor.contiguous() if alike else tensor.new_zeros(rows, *tensor.shape[1:])
+
+
+def paired(lanes: Tensor) -> Tensor:
+    """Entries of one lane twice, for a graph that serves two or more; of more as they are."""
+    return lanes.repeat(2, *[1] * (lanes.ndim - 1)) if lanes.shape[0] == 1 else lanes
 
 
 def _clocks(packing: Packing) -> Tensor:

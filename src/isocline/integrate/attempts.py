@@ -13,7 +13,15 @@ from ..solvers.lanes import LaneStep, LaneStepper
 from .judging import LaneJudge, Verdict
 from .lanes import Lanes, stops_of
 
-__all__ = ["Attempt", "AttemptingLanes", "Attempts", "Onward", "SteppedAttempts", "next_stops"]
+__all__ = [
+    "Attempt",
+    "AttemptingLanes",
+    "Attempts",
+    "Onward",
+    "Skipped",
+    "SteppedAttempts",
+    "next_stops",
+]
 
 STRETCH = 1e-5
 """A step is stretched by up to this fraction to end at its target, which spares a sliver."""
@@ -26,6 +34,8 @@ class Onward(NamedTuple):
         t: shape (lanes,).
         y: what they carry.
         first: the field there; None where it has to be found.
+        accepted: in how many of the rounds that may have rejected some each lane's step was taken.
+        idle: in how many each was done before.
         still: whether this may be remembered as a round in which the steps that do not count have
             no length, in place of a round of those alone that do.
     """
@@ -33,6 +43,8 @@ class Onward(NamedTuple):
     t: Tensor
     y: Tensor
     first: Tensor | None
+    accepted: Tensor
+    idle: Tensor
     still: bool
 
 
@@ -54,8 +66,38 @@ class Attempt(NamedTuple):
     onward: Onward | None = None
 
 
+class Skipped(NamedTuple):
+    """Rounds of which only the lanes had to know.
+
+    Attributes:
+        number: how many.
+        onward, h: where the lanes go on after them, and how long a step they try next.
+        rounds: of each where its steps began and ended, and what lanes carried before it.
+    """
+
+    number: int
+    onward: Onward
+    h: Tensor
+    rounds: list[tuple[Tensor, Tensor, Tensor]]
+
+
 class Attempts(Protocol):
     """Tries one round after another of one solve."""
+
+    def skip(
+        self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool
+    ) -> Skipped | None:
+        """Take rounds in which no lane is lost or passes an output time, if a way is quick.
+
+        Lanes that are done in one of them try steps of no length in those that follow.
+
+        Args:
+            lanes: where they stand.
+            due: the next output time of each, if there are any.
+            most: number of rounds.
+            done: how many lanes may be done after them, with those at rest.
+            record: whether it is wanted what they were.
+        """
 
     def attempt(self, lanes: Lanes) -> Attempt:
         """Try one step of every lane."""
@@ -68,8 +110,8 @@ class Attempts(Protocol):
 class AttemptingLanes(Protocol):
     """A method that tries rounds in a way of its own."""
 
-    def attempts(self, problem: SampleProblem, plan: SamplePlan) -> Attempts:
-        """For one solve."""
+    def attempts(self, problem: SampleProblem, plan: SamplePlan, critical: float) -> Attempts:
+        """For one solve; a step down to the length `critical` is for the loop to judge."""
 
 
 class SteppedAttempts:
@@ -92,6 +134,9 @@ class SteppedAttempts:
     def keep(self, lanes: Tensor) -> None:
         """Only these lanes are left."""
         self._judge.keep(lanes)
+
+    def skip(self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool) -> None:
+        """Each round goes through the loop."""
 
     def attempt(self, lanes: Lanes) -> Attempt:
         """Try one step of every lane."""

@@ -27,7 +27,8 @@ class Lanes:
         width: of a state.
         first: the slope that the steps start with, if it is known for all lanes.
         field: the field for these samples.
-        accepted: in how many of the rounds that rejected some lane's step each lane's was taken.
+        accepted: in how many of the rounds that may have rejected some each lane's step was taken.
+        idle: in how many rounds each lane was done and had not been put to rest.
         moved: which lanes start from an event, whose time may carry a graph; None where none does.
         awake: which lanes are not at rest; None where none is.
         rest: how many are.
@@ -42,6 +43,7 @@ class Lanes:
     first: Tensor | None
     field: LaneField
     accepted: Tensor
+    idle: Tensor
     moved: Tensor | None = None
     awake: Tensor | None = None
     rest: int = 0
@@ -62,6 +64,7 @@ class Lanes:
             first=None,
             field=problem.field.at(None),
             accepted=torch.zeros(batch, dtype=torch.long, device=device),
+            idle=torch.zeros(batch, dtype=torch.long, device=device),
         )
 
     def __len__(self) -> int:
@@ -92,6 +95,10 @@ class Lanes:
         part = (self.t.detach() - start) / (self.t1.detach() - start)
         return float(part.nan_to_num(1.0).amin())
 
+    def go_on(self, t: Tensor, y: Tensor, first: Tensor | None, h: Tensor) -> None:
+        """From these times, states and slopes, with steps of these lengths."""
+        self.t, self.y, self.first, self.h = t, y, first, h
+
     def put_to_rest(self, lanes: Tensor) -> None:
         """These lanes are done, by their positions."""
         awake = self.awake
@@ -104,8 +111,8 @@ class Lanes:
         """Let the lanes at rest leave; the positions of those that stay."""
         assert self.awake is not None
         stay = self.awake.nonzero().squeeze(1)
-        kept = (self.samples, self.t, self.t1, self.h, self.y, self.accepted)
-        self.samples, self.t, self.t1, self.h, self.y, self.accepted = (
+        kept = (self.samples, self.t, self.t1, self.h, self.y, self.accepted, self.idle)
+        self.samples, self.t, self.t1, self.h, self.y, self.accepted, self.idle = (
             tensor.index_select(0, stay) for tensor in kept
         )
         if self.first is not None:

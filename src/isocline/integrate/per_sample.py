@@ -24,7 +24,7 @@ from .lane_dense import dense_nodes
 from .lane_events import Cut, LaneWatch
 from .lanes import Lanes
 from .ragged import RaggedSaver, states_of
-from .rounds import CODES, LaneRecorder, Round, SampleOutcome, Spread
+from .rounds import CODES, LaneRecorder, Round, SampleOutcome, SkipRecorder, Spread
 
 __all__ = ["integrate_samples"]
 
@@ -80,16 +80,18 @@ class _Loop:
             nodes=0 if nodes is None else len(nodes),
         )
         self.rounds = 0
-        self.split = 0  # rounds in which some lane's step was rejected
+        self.split = 0  # rounds in which some lane's step may have been rejected
         self.common = 0  # evaluations so far in which all lanes took part
         ends = torch.stack([problem.t0.abs(), problem.t1.abs()])
         self.coarsest = _ULPS * _EPS * float(ends.max())  # infinite where an event is to end it
         self.attempts: Attempts
+        critical = max(self.coarsest, self.controller.min_step)
         if isinstance(stepper, AttemptingLanes):
-            self.attempts = stepper.attempts(problem, plan)
+            self.attempts = stepper.attempts(problem, plan, critical)
         else:
-            critical = max(self.coarsest, self.controller.min_step)
             self.attempts = SteppedAttempts(problem, plan, self.stepper, critical)
+        listens = recorder is None or isinstance(recorder, SkipRecorder)
+        self.skips = listens and plan.save.rests and not plan.events
         self.watch: LaneWatch | None = None
         if plan.events:
             self.watch = LaneWatch(plan.events, self.lanes, rated=recorder is not None)
@@ -106,10 +108,39 @@ class _Loop:
             if self.rounds == self.plan.max_steps:
                 self._fail(self._working(), Status.MAX_STEPS)
                 break
-            self.rounds += 1
-            self._round()
+            if self.skips:
+                self._skip()
+            if self.rounds < self.plan.max_steps:
+                self.rounds += 1
+                self._round()
         found.filled = saver.filled
         return found
+
+    def _skip(self) -> None:
+        """Rounds of which only the lanes need know, if there is a quick way to take them."""
+        lanes, before = self.lanes, self.problem.field.evaluations
+        recorder = self.recorder
+        found = self.attempts.skip(
+            lanes,
+            self.saver.due,
+            most=self.plan.max_steps - self.rounds,
+            done=max(lanes.rest, (len(lanes) - 1) // _CROWD),
+            record=recorder is not None,
+        )
+        self.common += self.problem.field.evaluations - before
+        if found is None or not found.number:
+            return
+        self.rounds += found.number
+        self.split += found.number
+        lanes.go_on(found.onward.t, found.onward.y, found.onward.first, found.h)
+        lanes.accepted, lanes.idle = found.onward.accepted, found.onward.idle
+        if recorder is not None:
+            assert isinstance(recorder, SkipRecorder)
+            ends = [*(y for *_, y in found.rounds[1:]), lanes.y]
+            for (t, t_next, y), y1 in zip(found.rounds, ends, strict=True):
+                recorder.skipped(Round(lanes.samples, t, t_next, y, None, None), y1)
+        if self.plan.on_step is not None:
+            self.plan.on_step(lanes.progress(self.problem.t0))
 
     def _working(self) -> Tensor:
         """Positions of the lanes that are not at rest."""
@@ -251,10 +282,15 @@ class _Loop:
         """Move on the lanes whose step was accepted."""
         lanes, (step, t_next, _, verdict, onward) = self.lanes, tried
         accept = verdict.accept
-        lanes.h = verdict.h_next
         if onward is not None:
-            lanes.t, lanes.y, lanes.first, _ = onward
+            self.split += 1
+            lanes.go_on(onward.t, onward.y, onward.first, verdict.h_next)
+            lanes.accepted, lanes.idle = onward.accepted, onward.idle
             return
+        lanes.h = verdict.h_next
+        if accept is not None:
+            self.split += 1
+            lanes.accepted = lanes.accepted + accept
         if lanes.moved is not None:  # a lane that tries again still starts from its event
             lanes.moved = None if accept is None else lanes.moved & ~accept
         if accept is None:
@@ -274,9 +310,6 @@ class _Loop:
     def _settle(self, h: Tensor, verdict: Verdict, arrived: Tensor | None) -> None:
         """Let go of the lanes that are done, and stop those that cannot go on."""
         lanes, ratio, accept = self.lanes, verdict.ratio, verdict.accept
-        if accept is not None:
-            self.split += 1
-            lanes.accepted = lanes.accepted + accept
         if arrived is not None:
             self._rest(arrived)
         failed = False
@@ -326,11 +359,13 @@ class _Loop:
     def _rest(self, lanes: Tensor) -> None:
         """These lanes are done."""
         found, samples = self.found, self.lanes.samples.index_select(0, lanes)
-        # A lane tries one step in each round until it rests.
+        # A lane tries one step in each round until it is done.
         rejected = self.split - self.lanes.accepted.index_select(0, lanes)
+        tried = self.rounds - self.lanes.idle.index_select(0, lanes)
         found.rejected.index_copy_(0, samples, rejected)
-        found.accepted.index_copy_(0, samples, self.rounds - rejected)
-        found.evaluations.index_add_(0, samples, torch.full_like(samples, self.common))
+        found.accepted.index_copy_(0, samples, tried - rejected)
+        each = self.plan.solver.evaluations_per_step
+        found.evaluations.index_add_(0, samples, self.common - each * (self.rounds - tried))
         self.lanes.put_to_rest(lanes)
 
     def _count(self, lanes: Tensor, before: int) -> None:

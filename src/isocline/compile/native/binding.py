@@ -17,8 +17,11 @@ __all__ = [
     "Method",
     "Pull",
     "Report",
+    "RoundPulls",
+    "Rounds",
     "Task",
     "adopted",
+    "adopted_all",
     "handles",
 ]
 
@@ -98,6 +101,30 @@ class Pull(Structure):
     ]
 
 
+class Rounds(Structure):
+    """Rounds of per-sample stepping."""
+
+    _fields_ = [
+        ("round", Entry),
+        *((name, c_void_p) for name in ("given", "from_")),
+        *((name, c_int64) for name in ("inputs", "outputs", "t", "y", "lanes", "rest", "done")),
+        ("least", c_double),
+        *((name, c_int64) for name in ("most", "records")),
+    ]
+
+
+class RoundPulls(Structure):
+    """A walk back over such rounds."""
+
+    _fields_ = [
+        ("pull", Entry),
+        ("rounds", c_void_p),
+        ("count", c_int64),
+        ("given", c_void_p),
+        ("after", c_int64),
+    ]
+
+
 _POINTER: Any = ctypes.pythonapi.PyCapsule_GetPointer
 _POINTER.restype, _POINTER.argtypes = c_void_p, [ctypes.py_object, ctypes.c_char_p]
 _CAPSULE: Any = ctypes.pythonapi.PyCapsule_New
@@ -113,7 +140,12 @@ def handles(tensors: Iterable[Tensor]) -> Any:
 
 def adopted(handle: int) -> Tensor:
     """The tensor of a handle, which is ours from now on."""
+    return adopted_all([handle])[0]
+
+
+def adopted_all(found: Iterable[int]) -> list[Tensor]:
+    """The tensors of handles, which are ours from now on."""
     # The function of this name for a single handle copies it, and leaves it.
     stolen = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs
-    found: list[Tensor] = stolen([_CAPSULE(handle, None, None)])
-    return found[0]
+    tensors: list[Tensor] = stolen([_CAPSULE(handle, None, None) for handle in found])
+    return tensors
