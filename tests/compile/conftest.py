@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from isocline.compile import kinds, program, recall
+from isocline.compile import index, kinds, program, recall
 from isocline.compile.building import Artifact
 from isocline.compile.native import whole
 from isocline.compile.native.library import driver
@@ -57,6 +57,7 @@ def interpret(patch: pytest.MonkeyPatch, driven: bool) -> list[str]:
 
     forget(patch)
     patch.setattr(program, "built", built)
+    patch.setattr(index.Index, "shelf", lambda self, *_: index.Shelf(None, self._cache))
     return made
 
 

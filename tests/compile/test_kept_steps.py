@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import isocline as ic
-from isocline.compile import program
+from isocline.compile import program, traces
 from isocline.compile.splitting import Split
 from isocline.compile.tracing import traces_so_far
 from isocline.nn import PlanarField
@@ -29,13 +29,13 @@ def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def halves(monkeypatch: pytest.MonkeyPatch) -> list[Split | None]:
     """What graphs were split into."""
     found: list[Split | None] = []
-    before = program.split
+    before = traces.split
 
     def split(*given: Any) -> Split | None:
         found.append(before(*given))
         return found[-1]
 
-    monkeypatch.setattr(program, "split", split)
+    monkeypatch.setattr(traces, "split", split)
     return found
 
 

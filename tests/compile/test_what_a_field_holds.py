@@ -149,6 +149,35 @@ def test_new_code_and_defaults_in_an_old_function_are_seen() -> None:
     assert not found.holds()
 
 
+power = 3.0
+
+
+class Powers:
+    power = 2
+
+
+def test_a_cell_and_a_global_of_one_name_are_two() -> None:
+    """The global, which only an attribute has the name of, hid the value in the cell."""
+    powers = Powers()
+
+    def make(power: float) -> Callable[[Tensor, Tensor], Tensor]:
+        def field(t: Tensor, y: Tensor) -> Tensor:
+            return -y * power * powers.power
+
+        return field
+
+    keys = {repr(dissect(make(k)).key(frozenset())[1]) for k in (1.0, 2.0, 1.0)}
+    assert len(keys) == 2
+
+
+def test_functions_of_torch_that_share_a_code_are_two() -> None:
+    """`F.max_pool1d` and `F.max_pool2d` differ in what they close over alone."""
+    one, other = nn.functional.max_pool1d, nn.functional.max_pool2d
+    assert one.__code__ is other.__code__
+    keys = [dissect(function).key(frozenset()) for function in (one, other, one)]
+    assert keys[0] == keys[2] != keys[1]
+
+
 class Opaque:
     def __init__(self, inside: Any) -> None:
         self.inside = inside

@@ -12,6 +12,7 @@ import contextlib
 import functools
 from collections import deque
 from collections.abc import Iterator
+from types import CodeType
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +37,10 @@ class Anatomy:
         opaque: what may change unseen, with its type.
         codes: the skeleton has their ids: kept, so that these stay theirs.
         holders, sequences, places: where code may leave something.
+        written: the code of every function, with the module that it is from.
+        named: modules that functions name, each with the names that may be read from it.
+        untold: paths of what the skeleton and the plain values do not tell all of.
+        fingerprint: a digest for other processes, once it was asked for.
     """
 
     def __init__(self) -> None:
@@ -49,6 +54,10 @@ class Anatomy:
         self.holders: list[dict[Any, Any]] = []
         self.sequences: list[list[Any] | deque[Any]] = []
         self.places: list[Place] = []
+        self.written: list[tuple[str | None, CodeType]] = []
+        self.named: list[tuple[str, tuple[str, ...]]] = []
+        self.untold: list[str] = []
+        self.fingerprint: str | None = None
         self._quick: list[tuple[dict[Any, Any], Any, Any]] = []
         self._lengths: list[tuple[Any, int]] = []
         self._slow: list[Site] = []

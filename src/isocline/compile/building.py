@@ -24,9 +24,10 @@ from .native.artifact import Loaded
 from .native.binding import Entry
 from .native.library import compiler
 from .passes import Passes, apply, shims
+from .recipes import Unstorable, restored, stored
 from .tracing import Traced
 
-__all__ = ["Artifact", "BuildError", "built"]
+__all__ = ["Artifact", "BuildError", "built", "circumstances", "rebuilt"]
 
 _OPTIONS: dict[str, Any] = {
     # A step over a 2-64-64-2 network at batch 128: 222 us with torch's tanh, 142 with this.
@@ -49,11 +50,14 @@ class Artifact:
         run: from a list of its inputs to a list of its outputs.
         before: from the tensors that the field holds, what it takes in their place.
         entry: how the driver calls it; None where it is not machine code.
+        record: plain data, from which another process has it again by `rebuilt`; None where that
+            is not possible.
     """
 
     run: Callable[[list[Any]], list[Tensor]]
     before: GraphModule | None = None
     entry: Entry | None = None
+    record: dict[str, Any] | None = None
 
     def prepared(self, common: list[Tensor], held: int) -> list[Tensor]:
         """The inputs that are the same for all steps of a solve, the last `held` as it takes them.
@@ -90,12 +94,40 @@ def built(traced: Traced, passes: Passes, cache: Cache, what: str) -> Artifact:
         with _note(what):
             return _compiled(rewritten.graph, workspace, cache.headers())
 
-    path = cache.get(_key(traced, passes), build)
+    key = _key(traced, passes)
+    path = cache.get(key, build)
+    record: dict[str, Any] | None = None
+    with contextlib.suppress(Unstorable):
+        before = None if rewritten.before is None else stored(rewritten.before)
+        record = {"artifact": key, "before": before}
     try:
         loaded = Loaded(path)
     except (RuntimeError, OSError) as error:
         raise BuildError(f"what was compiled cannot be loaded: {_first(error)}") from error
-    return Artifact(loaded.run, rewritten.before, loaded.entry)
+    return Artifact(loaded.run, rewritten.before, loaded.entry, record)
+
+
+def rebuilt(record: Any, cache: Cache) -> Artifact | None:
+    """The artifact of which that is the record; None where it is gone, or the record is damaged.
+
+    Raises:
+        CacheError: if the cache cannot be trusted.
+    """
+    try:
+        key, before = record["artifact"], record["before"]
+        if not (isinstance(key, str) and key.isalnum()):
+            return None
+        graph = None if before is None else restored(before)
+    except (KeyError, TypeError, Unstorable):
+        return None
+    path = cache.find(key)
+    if path is None:
+        return None
+    try:
+        loaded = Loaded(path)
+    except (RuntimeError, OSError):
+        return None
+    return Artifact(loaded.run, graph, loaded.entry, record)
 
 
 def _compiled(graph: GraphModule, workspace: Path, headers: Path) -> Path:
@@ -159,8 +191,13 @@ def _precompiled(headers: Path) -> Iterator[dict[str, Any]]:
 
 def _key(traced: Traced, passes: Passes) -> str:
     """Names what an artifact is good for: graph, versions, options, processor."""
-    parts = [
-        traced.text,
+    parts = [traced.text, *circumstances(passes)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def circumstances(passes: Passes) -> list[str]:
+    """What an artifact depends on besides its graph."""
+    return [
         _sources(),
         repr(passes),
         repr(sorted(_OPTIONS.items())),
@@ -171,7 +208,6 @@ def _key(traced: Traced, passes: Passes) -> str:
         str(torch.get_num_threads()),
         _processor(),
     ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 @functools.cache

@@ -3,21 +3,24 @@
 What lies there is loaded as code. So the folder belongs to the user alone (0700), and a file that
 another user owns, or that group or others may write to, is never loaded. A file is written under a
 temporary name and moved into place, so that none is ever half there; its digest lies beside it, so
-that a damaged one is seen, and built again.
+that a damaged one is seen, and built again. Beside the artifacts lie notes (plain data, JSON) that
+say which of them belong to a field.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..atomic import atomic_path
 from ..errors import IsoclineError
@@ -25,6 +28,8 @@ from ..errors import IsoclineError
 __all__ = ["Cache", "CacheError", "Contents", "default_folder"]
 
 _MAX_BYTES = 512 * 2**20
+_MAX_NOTES = 4096
+_MAX_NOTE_BYTES = 2**20
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 _BUILDING = threading.Lock()
@@ -54,14 +59,16 @@ class Contents:
     Attributes:
         folder: where it is.
         artifacts: how many there are.
-        size: their bytes.
+        size: bytes of these and of the notes.
         headers: bytes of headers that the compiler has read already.
+        entries: how many notes there are of what fields were compiled to.
     """
 
     folder: Path
     artifacts: int
     size: int
     headers: int
+    entries: int
 
     def summary(self) -> dict[str, str]:
         """The same for a table."""
@@ -70,6 +77,7 @@ class Contents:
             "artifacts": str(self.artifacts),
             "size": f"{self.size / 2**20:.1f} MiB",
             "precompiled headers": f"{self.headers / 2**20:.1f} MiB",
+            "index entries": str(self.entries),
         }
 
 
@@ -116,26 +124,87 @@ class Cache:
             os.utime(path)
         return path
 
+    def find(self, key: str) -> Path | None:
+        """The artifact of `key` if it is there, whole and private.
+
+        Raises:
+            CacheError: as `get`.
+        """
+        try:
+            _demand_private(self.folder)
+            path = self.folder / f"{key}.so"
+            if not self._whole(path):
+                return None
+        except FileNotFoundError:
+            return None
+        except CacheError:
+            raise
+        except OSError as error:
+            raise CacheError(f"the cache folder {self.folder} cannot be used: {error}") from error
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return path
+
     def headers(self) -> Path:
         """A private folder for headers that the compiler has read already."""
-        folder = self.folder / "headers"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _demand_private(folder)
-        return folder
+        return self._inner("headers")
+
+    # --- notes ----------------------------------------------------------------------------
+
+    def noted(self, key: str) -> Any | None:
+        """The plain data that were noted under `key`; None if there are none, or damaged ones.
+
+        Raises:
+            CacheError: if the folder or the note belongs to someone else: it says what to run.
+        """
+        path = self.folder / "index" / f"{key}.json"
+        try:
+            for place in (self.folder, path.parent, path):
+                _demand_private(place)
+            with path.open("rb") as file:
+                checksum, _, text = file.read(_MAX_NOTE_BYTES + 1).partition(b"\n")
+            if hashlib.sha256(key.encode() + text).hexdigest().encode() != checksum:
+                return None
+            found = json.loads(text)
+        except CacheError:
+            raise
+        except (OSError, ValueError):
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return found
+
+    def note(self, key: str, found: Any) -> None:
+        """Note plain data under `key`, for `noted`. What cannot be written is let go."""
+        text = json.dumps(found).encode()
+        if len(text) > _MAX_NOTE_BYTES // 2:
+            return
+        self._prepare()
+        path = self._inner("index") / f"{key}.json"
+        checksum = hashlib.sha256(key.encode() + text).hexdigest().encode()
+        with contextlib.suppress(OSError):
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(checksum + b"\n" + text)
+                temporary.chmod(0o600)
+            notes = _by_use(path.parent.glob("*.json"))
+            for old in notes[: max(0, len(notes) - _MAX_NOTES)]:
+                old.unlink(missing_ok=True)
 
     def contents(self) -> Contents:
-        """Number of artifacts and their size."""
+        """How much there is of everything."""
         sizes = [path.stat().st_size for path in self._artifacts()]
         files = [path for path in (self.folder / "headers").rglob("*") if path.is_file()]
         headers = sum(path.stat().st_size for path in files)
-        return Contents(self.folder, len(sizes), sum(sizes), headers)
+        notes = [path.stat().st_size for path in (self.folder / "index").glob("*.json")]
+        return Contents(self.folder, len(sizes), sum(sizes) + sum(notes), headers, len(notes))
 
     def clear(self) -> Contents:
-        """Remove every artifact; what was removed."""
+        """Remove every artifact and note; what was removed."""
         found = self.contents()
         for path in self._artifacts():
             _remove(path)
-        shutil.rmtree(self.folder / "headers", ignore_errors=True)
+        for name in ("headers", "index"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         return found
 
     # --- the folder -----------------------------------------------------------------------
@@ -146,6 +215,13 @@ class Cache:
         except OSError as error:
             raise CacheError(f"the cache folder {self.folder} cannot be made: {error}") from error
         _demand_private(self.folder)
+
+    def _inner(self, name: str) -> Path:
+        """A private folder inside of the cache."""
+        folder = self.folder / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _demand_private(folder)
+        return folder
 
     @contextlib.contextmanager
     def _workspace(self, key: str) -> Iterator[Path]:
@@ -176,8 +252,7 @@ class Cache:
 
     def _artifacts(self) -> list[Path]:
         """Artifacts, the one used last at the end."""
-        found = [(path.stat().st_mtime, path) for path in self.folder.glob("*.so")]
-        return [path for _, path in sorted(found)]
+        return _by_use(self.folder.glob("*.so"))
 
     def _shrink(self, newest: Path) -> None:
         total = self.contents().size
@@ -203,6 +278,15 @@ def _demand_private(path: Path) -> None:
         raise CacheError(
             f"{path} can be written to by others ({mode}), and would be run as code. {where}"
         )
+
+
+def _by_use(paths: Iterable[Path]) -> list[Path]:
+    """Files, the one used last at the end; another process may remove some meanwhile."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, path))
+    return [path for _, path in sorted(found)]
 
 
 def _digest_path(path: Path) -> Path:

@@ -24,8 +24,8 @@ from .cache import CacheError
 from .kinds import Unfit, anatomy_of, dissected, find, tensors_of
 from .native.whole import can_drive
 from .passes import Passes
-from .program import Request, Subject
 from .solver import CompiledSolver
+from .subjects import Request, Subject
 from .tracing import Untraceable
 
 __all__ = ["compiled", "demand_plain", "or_as_it_is"]
@@ -123,7 +123,7 @@ def _compiled(
 def _subject(packed: PackedField, anatomy: Anatomy, of_args: Anatomy | None) -> Subject:
     tensors = tensors_of(anatomy, of_args)
     fixed = anatomy.parameters | (of_args.parameters if of_args is not None else set())
-    return Subject(packed.func, packed.args, packed.packing, tensors, fixed, anatomy)
+    return Subject(packed.func, packed.args, packed.packing, tensors, fixed, anatomy, of_args)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ from .anatomy import Anatomy
 from .building import BuildError
 from .cache import Cache
 from .lane_formulas import LaneRequest
-from .program import Program, Request, Subject
+from .program import Program
+from .subjects import Request, Subject
 from .tracing import Untraceable
 from .walk import dissect
 

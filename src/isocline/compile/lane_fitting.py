@@ -18,7 +18,7 @@ from .lane_formulas import LaneRequest
 from .lane_program import LaneProgram
 from .lane_solver import CompiledLaneSolver
 from .passes import Passes
-from .program import Subject
+from .subjects import Subject
 
 __all__ = ["compiled_samples"]
 
@@ -64,13 +64,13 @@ def _compiled(
     if any(id(tensor) in by_sample for tensor in anatomy.read() or ()):
         raise Unfit("a tensor that `args` has for each sample is held by the field too: use one")
     fixed = {id(tensor) for tensor in tensors} - by_sample
-    subject = Subject(field.func, field.args, field.packing, tensors, fixed, anatomy)
+    subject = Subject(field.func, field.args, field.packing, tensors, fixed, anatomy, of_args)
     program = known.program(request, subject, of_args, LaneProgram)
     assert isinstance(program, LaneProgram)
     used = [tensors[place] for place in program.tensors]
     wanted = adjoint is not None and any(x.requires_grad for x in (problem.y0, *used))
     pull = program.pull(subject) if wanted else None
-    _ = program.step  # compiled now
+    program.prepare(subject)
     inner = explicit_lanes("solver", solver, field.packing.dtype, field.packing.device)
     ready = CompiledLaneSolver(plan, inner, program, used, field, pull)
     return replace(plan, solver=ready)

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..samples import rows_packing
 from ..state import Packing
 from .lane_formulas import NARROW, LaneFormula
-from .program import Program, Subject
+from .program import Program
+from .subjects import Subject
 
 __all__ = ["FEWEST", "LaneProgram", "paired"]
 

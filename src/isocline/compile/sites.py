@@ -190,7 +190,7 @@ def members(thing: Any) -> str:
 def bytes_of(array: Any) -> str:
     """A digest of a NumPy array or number."""
     found = hashlib.sha256(array.tobytes()).hexdigest()
-    return f"{array.dtype} {array.shape} {found}"
+    return f"{type(array).__name__} {array.dtype} {array.shape} {array.strides} {found}"
 
 
 def one(first: Callable[[], Any], second: Callable[[], Any]) -> bool:

@@ -22,7 +22,8 @@ from ..solvers.tableau import CENTRE
 from ..state import Packing
 from .building import Artifact
 from .native.whole import Driven, solved
-from .program import KeptSteps, Program, Subject
+from .program import Program
+from .subjects import KeptSteps, Subject
 
 __all__ = ["CompiledSolver"]
 
@@ -92,9 +93,12 @@ class CompiledSolver(CompleteSolver, WholeSolver):
 
     def prepare(self, field: PackedField, *, pulls: bool) -> None:
         """Have steps that keep nothing ready, and their pull-back: compile what is not yet."""
-        _ = self.program.step
-        if pulls and self._pull is None:
-            with self._again(field) as subject:
+        wanted = pulls and self._pull is None
+        if self.program.prepared and not wanted:
+            return
+        with self._again(field) as subject:
+            self.program.prepare(subject)
+            if wanted:
                 self._pull = self.program.pull(subject)
 
     def pulling(self, field: PackedField) -> Artifact:
@@ -156,6 +160,7 @@ class _CompiledStepper(CompleteStepper):
         # A host array that a tensor looks into: writing to it costs a tenth of making a tensor.
         self._times = array("d", [0.0, 0.0, *compiled.tolerances])
         self._clock = torch.frombuffer(self._times, dtype=torch.float64)
+        compiled.prepare(field, pulls=False)
         self._common = compiled.prepared(compiled.program.step)
         self._run = compiled.program.step.run
 

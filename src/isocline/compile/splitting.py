@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from .passes.hoist import invariant
+from .sizes import Size, size_of, sized
 from .tracing import Traced, is_view, written
 
-__all__ = ["Split", "largest", "split"]
+__all__ = ["Split", "sizes_made", "split"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,14 @@ class Split:
     backward: Traced
     kept: tuple[Tensor, ...]
 
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """Sizes of what is kept."""
+        return tuple(map(size_of, self.kept))
+
     def bytes_kept(self, batch: int | None) -> int:
         """Size of what is kept, for a batch of so many samples where that is free."""
-        return sum(_bytes(fake, batch) for fake in self.kept)
+        return sum(sized(size, batch) for size in self.sizes)
 
 
 def split(
@@ -152,20 +158,11 @@ def _ancestors(traced: Traced, inputs: Sequence[Node], results: Sequence[Node]) 
     return found
 
 
-def largest(traced: Traced, batch: int | None) -> int:
-    """Bytes of the largest tensor that a graph makes, for a batch of so many samples."""
+def sizes_made(traced: Traced) -> tuple[Size, ...]:
+    """Sizes of the tensors that a graph makes, each once."""
     made = [
         node.meta["val"]
         for node in traced.graph.graph.nodes
         if node.op == "call_function" and not is_view(node)
     ]
-    return max((_bytes(value, batch) for value in made if isinstance(value, Tensor)), default=0)
-
-
-def _bytes(fake: Tensor, batch: int | None) -> int:
-    """Size of a tensor, with a batch in the place of a symbol."""
-    count: Any = fake.numel()
-    if not isinstance(count, int):
-        expression = count.node.expr
-        count = int(expression.subs(dict.fromkeys(expression.free_symbols, batch)))
-    return int(count) * fake.element_size()
+    return tuple(dict.fromkeys(size_of(value) for value in made if isinstance(value, Tensor)))

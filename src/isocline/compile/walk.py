@@ -7,8 +7,9 @@ import functools
 import sys
 import types
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from types import NoneType
 from typing import Any
 
 from torch import Tensor, nn
@@ -75,6 +76,8 @@ class _Walk:
             self._object(thing, path)
 
     def _value(self, value: Any, path: str, read: Callable[[], Any]) -> None:
+        while path in self.found.plain:  # a cell and a global of one name are two
+            path += "'"
         self.found.skeleton.append((path, type(value)))
         self.found.plain[path] = value
         self.found.sites.append(Site(path, read, value))
@@ -105,11 +108,17 @@ class _Walk:
         elif isinstance(thing, types.MethodType):
             self._pieces(thing, path, "method", ("__self__", "__func__"))
         elif isinstance(thing, functools.partial):
+            if type(thing) is not functools.partial:
+                self.found.untold.append(path)  # what it does besides
             self._pieces(thing, path, "partial", ("func", "args", "keywords"))
         elif isinstance(thing, weakref.ref):
+            if type(thing) is not weakref.ref:
+                self.found.untold.append(path)
             self.found.skeleton.append((path, "reference"))
             self._part(thing(), f"{path}()", thing)
         elif isinstance(thing, (set, frozenset)) and all(isinstance(x, PLAIN) for x in thing):
+            if thing:
+                self.found.untold.append(path)  # their order
             self._value(members(thing), path, functools.partial(members, thing))
         else:
             self._other(thing, path)
@@ -161,6 +170,8 @@ class _Walk:
     # --- containers -----------------------------------------------------------------------
 
     def _container(self, thing: Any, path: str) -> None:
+        if type(thing) not in (dict, OrderedDict, list, tuple) and not own(type(thing)):
+            self.found.untold.append(path)  # a default, a length that is not exceeded
         if isinstance(thing, dict):
             self._mapping(thing, path)
         else:
@@ -177,6 +188,8 @@ class _Walk:
         self.found.skeleton.append((path, (type(thing), tuple(map(str, thing)))))
         self._count(thing, path)
         self.found.holders.append(thing)
+        if not all(type(key) in (str, int, float, bool, NoneType) for key in thing):
+            self.found.untold.append(path)  # what its keys look like
         for key, part in list(thing.items()):
             self._entry(thing, key, part, f"{path}[{key!r}]")
 
@@ -190,7 +203,11 @@ class _Walk:
 
     def _function(self, thing: types.FunctionType, path: str) -> None:
         code = thing.__code__
+        if library(thing.__module__) and thing.__closure__:  # one of many that share a code
+            self._identity(thing, path)
+            return
         self.found.codes.append(code)
+        self.found.written.append((thing.__module__, code))
         self.found.skeleton.append((path, ("code", id(code))))
         if library(thing.__module__):
             return
@@ -230,6 +247,7 @@ class _Walk:
         """A global of a user's, or of a package that is installed: then numbers and tensors."""
         part = known[name]
         if installed(module) and not isinstance(part, (Tensor, *PLAIN)):
+            self.found.named.append((module, (name,)))
             return
         reader = functools.partial(known.get, name, MISSING)
         self.found.places.append(Place(reader, functools.partial(store, known, name)))
@@ -239,6 +257,7 @@ class _Walk:
         """A part of a function whose code has `names` in it: these may be read from a module."""
         if isinstance(part, types.ModuleType):
             self.found.sites.append(Site(path, read, part))
+            self.found.named.append((part.__name__, tuple(names)))
             self._module(part, path, names)
         else:
             self._part(part, path, read)
