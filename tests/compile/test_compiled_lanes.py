@@ -1,5 +1,7 @@
 """Compiled rounds of per-sample stepping do what the loop does operation by operation."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -397,6 +399,27 @@ def test_samples_in_another_axis_and_tensors_with_two_roles_are_not_compiled() -
     ):
         with pytest.warns(ic.CompileWarning, match=reason):
             ic.solve(field, given["y0"], 0.0, 1.0, args=(arg,), stepping="per_sample", compile=True)
+
+
+def test_no_reference_cycle_keeps_a_solve_alive(interpreted: list[str]) -> None:
+    given = inputs(3)
+
+    def solved() -> list[weakref.ref[Tensor]]:
+        mu, y0 = given["mu"] * 1.0, given["y0"] * 1.0
+        args = (ic.PerSample(mu),)
+        end = ic.solve(
+            oscillator, y0, 0.0, 0.5, args=args, stepping="per_sample", compile=True
+        ).ys  # fmt: skip
+        end.sum().backward()
+        return [weakref.ref(tensor) for tensor in (mu, y0, end)]
+
+    solved()
+    gc.disable()
+    try:
+        assert [reference() for reference in solved()] == [None] * 3
+    finally:
+        gc.enable()
+    assert interpreted
 
 
 def test_machine_code(fresh: None) -> None:

@@ -47,7 +47,7 @@ class CompiledLaneSolver(CompleteSolver):
     ) -> None:
         super().__init__(plan.solver)
         self.program, self.used, self.pull = program, list(used), pull
-        self._lanes = CompiledLanes(self, inner)
+        self._inner = inner
         leaves = list(map(id, tree_leaves(field.args)))
         # Where among the arguments those tensors are that have an axis of lanes.
         self.places = [
@@ -57,7 +57,7 @@ class CompiledLaneSolver(CompleteSolver):
 
     def in_lanes(self) -> LaneMethod:
         """The method for many lanes."""
-        return self._lanes
+        return CompiledLanes(self, self._inner)  # which is not kept: it would be a cycle
 
     @property
     def depends_on(self) -> tuple[Tensor, ...]:
