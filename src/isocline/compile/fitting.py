@@ -299,7 +299,7 @@ def _find(func: Callable[..., Any], probe: Callable[[], Any]) -> tuple[_Kind, An
     seen = _FIELDS.get(id(func))
     if seen is not None and seen.reference() is not func:
         seen = None
-    if seen is not None and seen.anatomy.holds():
+    if seen is not None and seen.anatomy.held() is not None:
         return seen.kind, seen.anatomy
     anatomy = _dissected(func, "field")
     kinds = _KINDS.setdefault(anatomy.root, [])
