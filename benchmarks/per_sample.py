@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 # One thread for XLA, and double precision: to be said before jax is imported.
@@ -57,17 +58,28 @@ def oscillators(rounds: int) -> list[str]:
 
 
 def table(times: dict[str, Timing], errors: dict[str, float]) -> list[str]:
-    """Times, and each beside the first."""
-    own = next(iter(times.values()))
+    """Times, and each beside isocline's per-sample stepping, compiled and not."""
+    compiled, plain = list(times.values())[:2]
     lines = [
-        "| | ms, median | largest error | isocline, per sample, is faster by (quartiles) |",
-        "| --- | --- | --- | --- |",
+        (
+            "| | ms, median | largest error | isocline by samples, compiled, is faster by "
+            "(quartiles) | uncompiled, by |"
+        ),
+        "| --- | --- | --- | --- | --- |",
     ]
     for name, theirs in times.items():
-        low, high = own.spread(theirs)
-        ratio = "" if theirs is own else f"{own.ratio(theirs):.2f} ({low:.2f}-{high:.2f})"
-        lines.append(f"| {name} | {theirs.median:.0f} | {errors[name]:.1e} | {ratio} |")
+        ratios = [_faster(own, theirs) for own in (compiled, plain)]
+        lines.append(
+            f"| {name} | {theirs.median:.0f} | {errors[name]:.1e} | {' | '.join(ratios)} |"
+        )
     return lines
+
+
+def _faster(own: Timing, theirs: Timing) -> str:
+    if theirs is own:
+        return ""
+    low, high = own.spread(theirs)
+    return f"{own.ratio(theirs):.2f} ({low:.2f}-{high:.2f})"
 
 
 @dataclass(frozen=True)
@@ -97,23 +109,21 @@ def even(rounds: int) -> list[str]:
         "",
         (
             "All samples are the same, so that both ways take the same steps: the difference is "
-            "what clocks of their own cost."
+            "what clocks of their own cost. Per-sample stepping's time, of joint stepping's "
+            "(quartiles):"
         ),
         "",
-        "| | per-sample, of joint stepping's time: forward (quartiles) | forward and backward |",
-        "| --- | --- | --- |",
+        "| | forward | forward and backward | compiled, forward | compiled, both |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for case in cases:
         cells = []
-        for grad in (False, True):
-            times = interleaved(
-                {s: lambda s=s, g=grad, c=case: run_even(c, s, g) for s in STEPPINGS},  # type: ignore[misc]
-                rounds,
-                warm_up=1,
-            )
+        for compile, grad in product((False, True), repeat=2):
+            runs = {s: partial(run_even, case, s, grad, compile) for s in STEPPINGS}
+            times = interleaved(runs, rounds, warm_up=1)
             joint, own = times["joint"], times["per_sample"]
-            low, high = joint.spread(own)
-            cells.append(f"{joint.ratio(own):.2f} ({low:.2f}-{high:.2f})")
+            low, high = own.spread(joint)
+            cells.append(f"{1 / own.ratio(joint):.2f} ({1 / high:.2f}-{1 / low:.2f})")
         lines.append(f"| {case.name} | {' | '.join(cells)} |")
     return [*lines, ""]
 
@@ -126,10 +136,12 @@ def plain(layers: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda t, y: layers(y)
 
 
-def run_even(case: Even, stepping: Any, grad: bool) -> None:
+def run_even(case: Even, stepping: Any, grad: bool, compile: bool) -> None:
     with torch.set_grad_enabled(grad):
         y0 = case.y0.clone().requires_grad_(grad)
-        found = ic.solve(case.field, y0, 0.0, case.t1, solver="dopri5", stepping=stepping)
+        found = ic.solve(
+            case.field, y0, 0.0, case.t1, solver="dopri5", stepping=stepping, compile=compile
+        )
         if grad:
             found.ys.sum().backward()
 

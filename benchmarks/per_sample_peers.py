@@ -31,21 +31,21 @@ def oscillator(t: Tensor, y: Tensor, mu: Tensor) -> Tensor:
     return torch.stack([v, mu * (1 - x * x) * v - x], -1)
 
 
-def solve(stepping: Any, *, grad: bool, tol: float = TOL) -> ic.Solution:
+def solve(stepping: Any, *, grad: bool, tol: float = TOL, compile: bool = False) -> ic.Solution:
     """One solve of the batch, and its backward pass if that is wanted."""
     mu = MU.clone().requires_grad_(grad)
     with torch.set_grad_enabled(grad):
         found = ic.solve(
             oscillator, START, 0.0, SPAN, args=(ic.PerSample(mu),), solver="dopri5", rtol=tol,
-            atol=tol, stepping=stepping,
+            atol=tol, stepping=stepping, compile=compile,
         )  # fmt: skip
         if grad:
             found.ys.sum().backward()
     return found
 
 
-def ends_of(stepping: Any, grad: bool) -> Tensor:
-    return solve(stepping, grad=grad).ys[-1]  # type: ignore[no-any-return]
+def ends_of(stepping: Any, compile: bool, grad: bool) -> Tensor:
+    return solve(stepping, grad=grad, compile=compile).ys[-1]  # type: ignore[no-any-return]
 
 
 def of_torchode(compiled: bool) -> Run:
@@ -102,8 +102,10 @@ def of_diffrax() -> Run:
 def peers() -> dict[str, Run]:
     """All candidates by their names, isocline's per-sample stepping first."""
     return {
-        "isocline, per sample": partial(ends_of, "per_sample"),
-        "isocline, joint": partial(ends_of, "joint"),
+        "isocline, per sample, compiled": partial(ends_of, "per_sample", True),
+        "isocline, per sample": partial(ends_of, "per_sample", False),
+        "isocline, joint, compiled": partial(ends_of, "joint", True),
+        "isocline, joint": partial(ends_of, "joint", False),
         "torchode": of_torchode(compiled=False),
         "torchode, compiled": of_torchode(compiled=True),
         "diffrax, vmap": of_diffrax(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -16,7 +15,7 @@ from .adjoints.samples import SampleAdjoint, SampleTrajectory
 from .apart import check_apart
 from .controllers import Controller
 from .controllers.lanes import lane_control
-from .errors import CompileWarning, InputError
+from .errors import InputError
 from .events import SampleEvents, check_events
 from .integrate import Output, SampleDense, integrate_samples
 from .problem import Autocast, SaveAt, autocast_off
@@ -105,11 +104,15 @@ def solve_samples(
     lane_control(plan.controller, plan.solver.error_order)
     problem = _problem(packed, matrix_of(packing, y0).contiguous(), start, end, ts, signs)
     with autocast_off(packing.device), progress_bar(given.progress, 0.0, 1.0) as on_step:
+        if given.compile:
+            from .compile import compiled_samples  # much of torch comes with it
+
+            plan = compiled_samples(problem, plan, given.adjoint, given.norm)
         return _run(problem, replace(plan, on_step=on_step), given)
 
 
 def _check_possible(given: Settings) -> None:
-    """Refuse what per-sample stepping does not do; warn of what it does another way."""
+    """Refuse what per-sample stepping does not do."""
     if active():
         raise InputError(
             "stepping",
@@ -121,13 +124,6 @@ def _check_possible(given: Settings) -> None:
             "adjoint",
             f'{type(given.adjoint).__name__} with stepping="per_sample"',
             "Checkpointed(), Direct(), StepBack() or Backsolve()",
-        )
-    if given.compile:
-        warnings.warn(
-            'steps are not compiled with stepping="per_sample", and run as ever: leave '
-            "`compile` out, or compile the field itself with `torch.compile(field, dynamic=True)`.",
-            CompileWarning,
-            stacklevel=4,
         )
 
 

@@ -59,6 +59,11 @@ class SaveAt:
             return self.ts is None and not self.steps and not self.dense
         return self.t1 and not self.steps
 
+    @property
+    def rests(self) -> bool:
+        """Whether there may be steps of which nothing is kept."""
+        return not (self.steps or self.dense)
+
 
 @dataclass(frozen=True, slots=True)
 class Autocast:
@@ -139,7 +144,7 @@ class PackedField:
         if shape is None:
             state = self.packing.unpack(y)
         elif torch.is_grad_enabled():
-            state = y.view(shape)
+            state = y.view(*shape)  # a torch.Size as it is takes thrice as long
         else:  # the same view, at a third of the price of parsing a shape for `view`
             state = y.as_strided(shape, self._strides)
         if self.autocast is not None:

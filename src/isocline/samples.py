@@ -199,7 +199,7 @@ class LaneField:
         owner.rows += self.count
         if self.signs is not None:
             t = t * self.signs.to(t.dtype)
-        state = (y if self._flat else y.view(self._shape)) if owner.plain else owner.unpack(y)
+        state = (y if self._flat else y.view(*self._shape)) if owner.plain else owner.unpack(y)
         if owner.autocast is not None:
             with owner.autocast.on():
                 derivative = owner.func(t, state, *self.args)

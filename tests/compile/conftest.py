@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from isocline.compile import fitting, program, recall
+from isocline.compile import kinds, program, recall
 from isocline.compile.building import Artifact
 from isocline.compile.native import whole
 from isocline.compile.native.library import driver
@@ -35,8 +35,8 @@ def _own_cache(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forget(patch: pytest.MonkeyPatch) -> None:
     """Nothing was compiled before in this process."""
-    patch.setattr(fitting, "_FIELDS", {})
-    patch.setattr(fitting, "_KINDS", {})
+    patch.setattr(kinds, "_FIELDS", {})
+    patch.setattr(kinds, "_KINDS", {})
     patch.setattr(recall, "_KNOWN", {})
 
 

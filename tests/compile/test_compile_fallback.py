@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import isocline as ic
-from isocline.compile import building, fitting
+from isocline.compile import building, kinds
 
 from .compile_cases import Counting
 
@@ -122,7 +122,7 @@ def test_a_tensor_that_is_hidden() -> None:
 def test_a_number_that_changes_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each value would be compiled anew: that is told, and how to avoid it."""
     field = Counting(torch.float32)
-    monkeypatch.setattr(fitting, "_MAX_KINDS", 2)
+    monkeypatch.setattr(kinds, "_MAX_KINDS", 2)
     field.scale = 0.0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

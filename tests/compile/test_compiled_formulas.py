@@ -311,9 +311,9 @@ def test_a_part_that_was_replaced_is_seen() -> None:
 def test_fields_of_one_class_and_many_sizes_are_not_one_that_changes(
     monkeypatch: pytest.MonkeyPatch, interpreted: list[str]
 ) -> None:
-    from isocline.compile import fitting
+    from isocline.compile import kinds
 
-    monkeypatch.setattr(fitting, "_MAX_KINDS", 2)
+    monkeypatch.setattr(kinds, "_MAX_KINDS", 2)
     with torch.no_grad():
         for width in (3, 4, 5):
             ic.solve(Counting(width=width), states(2, 2), 0.0, 1.0, compile=True)

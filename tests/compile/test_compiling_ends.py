@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import isocline as ic
-from isocline.compile import fitting, program
+from isocline.compile import kinds, program
 from isocline.compile.building import BuildError
 from isocline.compile.tracing import traces_so_far
 
@@ -36,7 +36,7 @@ class Scaled(nn.Module):
 def test_a_new_object_with_a_new_number_at_every_solve(
     interpreted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "_MAX_KINDS", 2)
+    monkeypatch.setattr(kinds, "_MAX_KINDS", 2)
     found = []
     for k in range(4):
         field = Scaled(1.0 + k)
@@ -49,7 +49,7 @@ def test_a_new_object_with_a_new_number_at_every_solve(
 def test_states_of_many_sizes_without_a_batch(
     interpreted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "_MAX_KINDS", 2)
+    monkeypatch.setattr(kinds, "_MAX_KINDS", 2)
     found = []
     for size in (3, 4, 5, 6, 3):
         y0 = torch.ones(size)
@@ -62,7 +62,7 @@ def test_states_of_many_sizes_without_a_batch(
 def test_shapes_that_depend_on_the_batch(
     interpreted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "_MAX_KINDS", 2)
+    monkeypatch.setattr(kinds, "_MAX_KINDS", 2)
 
     def field(t: Tensor, y: Tensor) -> Tensor:
         return -y * (2 if y.shape[0] > 4 else 1)

@@ -239,9 +239,9 @@ def test_what_is_known_of_a_field_keeps_no_weights_alive() -> None:
 
 
 def test_no_more_than_so_many_fields_are_known(fresh: None) -> None:
-    from isocline.compile import fitting
+    from isocline.compile import kinds
 
-    fields = [Opaque(1.0) for _ in range(fitting._MAX_FIELDS + 10)]
+    fields = [Opaque(1.0) for _ in range(kinds._MAX_FIELDS + 10)]
     for field in fields:
-        fitting._find(field, lambda: None)
-    assert len(fitting._FIELDS) == fitting._MAX_FIELDS
+        kinds.find(field, lambda: None)
+    assert len(kinds._FIELDS) == kinds._MAX_FIELDS

@@ -119,12 +119,6 @@ def test_a_controller_of_ones_own_and_an_unknown_stepping() -> None:
         ic.solve(decay, Y0, 0.0, 1.0, save=ic.SaveAt(ts=[0.5], lengths=[1] * 5))
 
 
-def test_compilation_is_left_out_with_a_warning() -> None:
-    with pytest.warns(ic.CompileWarning, match="per_sample"):
-        found = ic.solve(decay, Y0, 0.0, 1.0, stepping="per_sample", compile=True)
-    assert torch.allclose(found.ys[0], Y0 / torch.e, rtol=1e-4)
-
-
 def test_transforms_are_refused() -> None:
     with pytest.raises(ic.InputError, match="joint"):
         torch.func.vmap(lambda y: ic.solve(decay, y, 0.0, 1.0, stepping="per_sample").ys)(

@@ -86,7 +86,8 @@ class Checkpointed:
         captured = with_tensors_of(captured, plan.events)
         every = [problem.y0, *(problem.times or ()), *captured.tensors]
         # A step that an event cuts is taken again: its interpolant belongs to its graph.
-        keep = self._graphs_to_keep(captured, plan) if is_wanted(every) and not plan.events else 0
+        keeps = is_wanted(every) and not (plan.events or isinstance(plan.solver, CompleteSolver))
+        keep = self._graphs_to_keep(captured, plan) if keeps else 0
         if self.slots == "auto":
             starts = KeptLaneStarts(budget=self.state_budget)
         else:

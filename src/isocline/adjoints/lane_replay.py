@@ -22,6 +22,7 @@ from ..solvers.lane_methods import LaneMethod, lane_stepper
 from ..solvers.lanes import LaneStep, LaneStepper
 from .base import ParameterGradients, is_stack, pulled_back
 from .kept_lanes import KeepingLanes, KeptRound
+from .lane_pulls import PullingLanes, of_output
 from .lane_rounds import TakenRound
 from .lane_starts import LaneStarts
 
@@ -78,9 +79,17 @@ class LaneReplay:
 
     def accepted(self, round_: Round, step: LaneStep) -> None:
         """Remember a round."""
-        self._starts.accepted(round_, step)
+        self._starts.accepted(round_, step.y1)
         if isinstance(step, KeptRound) and (round_.taken is None or step.finite):
             self._kept[len(self.rounds)] = step
+        self._remember(round_)
+
+    def skipped(self, round_: Round, y1: Tensor) -> None:
+        """Remember a round that gave no output."""
+        self._starts.accepted(round_, y1)
+        self._remember(round_)
+
+    def _remember(self, round_: Round) -> None:
         output = round_.output
         first = self.rounds[-1].last_row if self.rounds else self._initial_rows
         last = first if output is None else first + len(output.samples)
@@ -178,6 +187,9 @@ class _Walk:
         self.y = problem.y0.new_zeros(self._lanes_at_end(), carried)
         self.t = problem.t0.new_zeros(len(self.y))  # of times at which lanes go on from events
         self.timed = self.times is not None or bool(replay.plan.events)
+        self.pulling = replay.method if isinstance(replay.method, PullingLanes) else None
+        self.pulls = self.pulling.pulling(self.field) if self.pulling is not None else None
+        self.waiting: list[tuple[TakenRound, Tensor]] = []  # rounds to be pulled back at one go
         self.slope: Tensor | None = None  # of slopes that rounds handed on
         self.of_times: list[Tensor | None] = [None, None, None]
         if self.times is not None:
@@ -198,16 +210,24 @@ class _Walk:
             self._reenter(index + 1, len(rounds[index].samples))
             y = next(states)
             kept = replay.kept(index)
+            if self.pulls is not None and rounds[index].taken is None:
+                self._pull_whole(rounds[index], y)
+                continue
+            self._catch_up()
             if kept is None:
                 self._pull_again(rounds[index], y)
             else:
                 self._pull_kept(rounds[index], kept)
         self._reenter(0, self.field.batch)
         self._pull_start()
+        if self.pulls is not None:
+            self.totals.add(self.pulls.totals())
         return (self.y, *self.of_times, *self.totals.totals)
 
     def _reenter(self, place: int, count: int) -> None:
         """Lanes that left come in again."""
+        if self.replay._left[place] or place == 0:
+            self._catch_up()
         self.y = self.replay.before_leaving(self.y, place, count)
         self.t = self.replay.before_leaving(self.t, place, count)
         if self.slope is not None:
@@ -225,6 +245,26 @@ class _Walk:
         rows = round_.rows(step, self.field.width, leaf[0] if leaf else None)
         assert rows is not None
         return [rows], [self.cotangent[round_.first_row : round_.last_row]], leaf
+
+    def _pull_whole(self, round_: TakenRound, y: Tensor) -> None:
+        """Pull the cotangents back by the method itself."""
+        method, pulls = self.pulling, self.pulls
+        assert method is not None
+        assert pulls is not None
+        if round_.output is None:
+            self.waiting.append((round_, y))
+            return
+        self._catch_up()
+        cotangents = self.cotangent[round_.first_row : round_.last_row]
+        start, end, slopes = of_output(method, round_, y, self.field.width, cotangents)
+        self.y = pulls.pull(round_, y, self.y + end, slopes) + start
+
+    def _catch_up(self) -> None:
+        """Pull the cotangents back over the rounds that wait for it."""
+        if self.waiting:
+            assert self.pulls is not None
+            self.y = self.pulls.pull_all(self.waiting, self.y)
+            self.waiting = []
 
     def _pull_again(self, round_: TakenRound, y: Tensor) -> None:
         """Take a round again with a graph, and pull the cotangents back over it."""

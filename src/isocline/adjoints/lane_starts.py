@@ -12,7 +12,6 @@ from typing import Protocol
 from torch import Tensor
 
 from ..integrate import Round
-from ..solvers.lanes import LaneStep
 from .checkpoints import Checkpoints, backwards
 from .lane_rounds import TakenRound
 
@@ -25,8 +24,8 @@ Advance = Callable[[int, Tensor], Tensor]
 class LaneStarts(Protocol):
     """A source of what lanes carried where rounds of steps started."""
 
-    def accepted(self, round_: Round, step: LaneStep) -> None:
-        """A round of steps was taken."""
+    def accepted(self, round_: Round, y1: Tensor) -> None:
+        """A round of steps was taken, after which lanes carry `y1`, unless an event moved them."""
 
     def restart(self, first: Tensor) -> None:
         """Let go of all but the start of the first round, if the others can be found from it."""
@@ -47,7 +46,7 @@ class KeptLaneStarts:
         self._checkpoints = Checkpoints[Tensor](slots)
         self._budget = budget
 
-    def accepted(self, round_: Round, step: LaneStep) -> None:
+    def accepted(self, round_: Round, y1: Tensor) -> None:
         """Offer the start to the slots."""
         if self._budget is not None:
             size = round_.y.numel() * round_.y.element_size()

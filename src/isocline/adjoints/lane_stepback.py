@@ -10,7 +10,6 @@ from torch import Tensor
 from ..integrate import LaneTolerance, Round, started
 from ..samples import SamplePlan, SampleProblem
 from ..solvers.coupled_lanes import CoupledLanes
-from ..solvers.lanes import LaneStep
 from .drift import warn_of_miss
 from .lane_rounds import TakenRound
 from .lane_starts import Advance
@@ -35,9 +34,9 @@ class SteppedBackLanes:
         self._start = started(problem.y0.detach(), method.copies)
         self._ends = self._start.clone()
 
-    def accepted(self, round_: Round, step: LaneStep) -> None:
+    def accepted(self, round_: Round, y1: Tensor) -> None:
         """Remember where the steps that count ended."""
-        samples, ends = round_.samples, step.y1
+        samples, ends = round_.samples, y1
         if round_.taken is not None:
             samples, ends = (part.index_select(0, round_.taken) for part in (samples, ends))
         self._ends.index_copy_(0, samples, ends)

@@ -19,6 +19,7 @@ from ..capture import Captured, capture
 from ..integrate import Cut, started
 from ..samples import SampleProblem
 from ..solvers.base import Solver
+from ..solvers.complete import CompleteSolver
 from .base import Inputs, backward_work
 from .lane_replay import LaneReplay
 from .samples import SampleTrajectory
@@ -38,7 +39,13 @@ def dependencies(
         InputError: for a field that mixes samples.
     """
     field, t0, y0 = problem.field, problem.t0, problem.y0
-    captured = capture(field, t0.to(y0.real.dtype), y0, solver)
+    if isinstance(solver, CompleteSolver):
+        tensors = solver.depends_on
+        with torch.no_grad():
+            value = field(t0.to(y0.real.dtype), y0.detach()).clone()
+        captured = Captured(tensors, (True,) * len(tensors), value, 0)
+    else:
+        captured = capture(field, t0.to(y0.real.dtype), y0, solver)
     assert captured.value is not None
     check_apart(field, t0, y0, captured.value)
     return captured, replace(problem, f0=captured.value)

@@ -19,7 +19,7 @@ from ..solvers.tableau import Tableau
 from ..state import Packing, State
 from .tracing import standing_in
 
-__all__ = ["Formula", "Layout"]
+__all__ = ["Formula", "Layout", "pulled_to", "weighted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,25 +209,8 @@ class Formula:
         leaves: _Inputs,
         starts: Sequence[Tensor],
     ) -> tuple[Tensor, ...]:
-        """Cotangents of `starts`; gradients of the tensors are added to the totals."""
-        pairs = [pair for pair in pairs if pair[0].requires_grad]
         wanted = [tensor for tensor in leaves.held if tensor.requires_grad]
-        if not pairs:  # a slope that depends on nothing
-            return tuple(map(torch.zeros_like, starts))
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(
-            [output for output, _ in pairs],
-            [*starts, *wanted],
-            [weight for _, weight in pairs],
-            allow_unused=True,
-        )
-        count = len(starts)
-        for total, gradient in zip(given.totals, found[count:], strict=True):
-            if gradient is not None:
-                total.add_(gradient)
-        return tuple(
-            torch.zeros_like(start) if gradient is None else gradient
-            for start, gradient in zip(starts, found[:count], strict=True)
-        )
+        return pulled_to(pairs, starts, wanted, given.totals)
 
     # --- parts ------------------------------------------------------------------------------
 
@@ -272,12 +255,12 @@ class Formula:
         h = length.to(y.dtype)
         slopes, stage = [first], y
         for row, node in zip(table.a[1:count], table.c[1:count], strict=True):
-            stage = y + h * _weighted(slopes, row)
+            stage = y + h * weighted(slopes, row)
             time = t_next if node == 1 else t + float(node) * length if node else t
             slopes.append(field(time, stage))
         if table.fsal and count == table.stages:
             return stage, slopes
-        return y + h * _weighted(slopes, table.b), slopes
+        return y + h * weighted(slopes, table.b), slopes
 
     def _results(self, given: _Inputs, y1: Tensor, slopes: list[Tensor]) -> tuple[Tensor, ...]:
         """What a step gives."""
@@ -293,7 +276,7 @@ class Formula:
             return (y1 * 0.0).sum().double()
         h = (given.clock[1] - given.clock[0]).to(y1.dtype)
         scale = self._scale(given, torch.maximum(given.y.abs(), y1.abs()))
-        errors = [h * _weighted(slopes, row) / scale for row in self.tableau.error]
+        errors = [h * weighted(slopes, row) / scale for row in self.tableau.error]
         return self._norm(given, errors).double()
 
     def _scale(self, given: _Inputs, size: Tensor) -> Tensor:
@@ -319,7 +302,7 @@ class Formula:
         return norms[0] if whole else norms[0].amax()
 
 
-def _weighted(slopes: Sequence[Tensor], row: Sequence[Any]) -> Tensor:
+def weighted(slopes: Sequence[Tensor], row: Sequence[Any]) -> Tensor:
     """The sum of slopes times coefficients, zeros left out."""
     total: Tensor | None = None
     for slope, weight in zip(slopes, row, strict=False):
@@ -327,3 +310,36 @@ def _weighted(slopes: Sequence[Tensor], row: Sequence[Any]) -> Tensor:
             term = slope * float(weight)
             total = term if total is None else total + term
     return torch.zeros_like(slopes[0]) if total is None else total
+
+
+def pulled_to(
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    starts: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    totals: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Cotangents of `starts`; the gradients of `wanted` are added to the totals.
+
+    Args:
+        pairs: what is pulled back, each with its cotangent.
+        starts: leaves.
+        wanted: leaves with a total each.
+        totals: buffers to add to.
+    """
+    pairs = [pair for pair in pairs if pair[0].requires_grad]
+    if not pairs:  # a slope that depends on nothing
+        return tuple(map(torch.zeros_like, starts))
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        [output for output, _ in pairs],
+        [*starts, *wanted],
+        [weight for _, weight in pairs],
+        allow_unused=True,
+    )
+    count = len(starts)
+    for total, gradient in zip(totals, found[count:], strict=True):
+        if gradient is not None:
+            total.add_(gradient)
+    return tuple(
+        torch.zeros_like(start) if gradient is None else gradient
+        for start, gradient in zip(starts, found[:count], strict=True)
+    )

@@ -56,8 +56,10 @@ class Request(NamedTuple):
     stages: bool
     passes: Passes
 
-    def matches(self, other: Request) -> bool:
+    def matches(self, other: Any) -> bool:
         """Whether both ask for the same."""
+        if not isinstance(other, Request):
+            return False
         return self.tableau is other.tableau and self[1:] == other[1:]
 
 
@@ -116,10 +118,13 @@ class Program:
         CacheError: the cache cannot be trusted.
     """
 
+    may_be_fixed = True
+    """Whether a trace may be good for one size of the batch alone."""
+
     def __init__(
         self,
         subject: Subject,
-        request: Request,
+        request: Any,
         cache: Cache,
         name: str,
         volatile: frozenset[str] = frozenset(),
@@ -141,13 +146,13 @@ class Program:
         self.rows = table.stages if request.stages else 0
         self.evaluations_per_pull = self.rows or table.needed
         self._tied = pattern(subject.tensors)
-        packing = subject.packing
+        packing = self._traced_as(subject.packing)
         batch = packing.batch if (packing.batch or 0) >= 2 else None
         with subject.anatomy.preserved():
             try:
                 traced = self._trace_step(subject, batch)
             except Untraceable:
-                if batch is None:
+                if batch is None or not self.may_be_fixed:
                     raise
                 traced = self._trace_step(subject, None)  # good for this size of the batch alone
             if volatile:
@@ -169,9 +174,9 @@ class Program:
         """Places of the tensors that are used, in the order of the inputs."""
         return [slot.place for slot in self.slots]
 
-    def fits(self, request: Request, packing: Packing, tensors: Sequence[Tensor]) -> bool:
+    def fits(self, request: Any, packing: Packing, tensors: Sequence[Tensor]) -> bool:
         """Whether this program may be run with these: the guard."""
-        if not (self.request.matches(request) and self._layout.admits(packing)):
+        if not (self.request.matches(request) and self._layout.admits(self._traced_as(packing))):
             return False
         if pattern(tensors) != self._tied:
             return False
@@ -266,15 +271,14 @@ class Program:
 
     def _pull(self, subject: Subject) -> Traced:
         formula = self._formula(subject)
-        y = _flat(subject.packing)
-        own = [y, *([y.repeat(self.rows)] if self.request.stages else [])]
+        own = self._own_of_pull(self._traced_as(subject.packing))
         with subject.anatomy.preserved():
             return self._trace(formula.pull, subject, own, totals=True)
 
     # --- tracing --------------------------------------------------------------------------
 
     def _trace_step(self, subject: Subject, batch: int | None) -> Traced:
-        packing = subject.packing
+        packing = self._traced_as(subject.packing)
         for tensor in subject.tensors:
             if type(tensor) not in (Tensor, torch.nn.Parameter):
                 raise Untraceable(f"it holds a {type(tensor).__name__}: take a plain tensor")
@@ -285,8 +289,7 @@ class Program:
             Slot(i, tensor.dtype, tensor.shape, tensor.stride(), self._is_batched(tensor, subject))
             for i, tensor in enumerate(subject.tensors)
         ]
-        own = [_flat(packing)] if self.fsal else []
-        traced = self._trace(self._formula(subject).step, subject, own)
+        traced = self._trace(self._formula(subject).step, subject, self._own_of_step(packing))
         # A field may hold much that it does not use, such as a whole model it is a part of.
         traced, used = traced.without_unused()
         self.slots = [slot for slot, keep in zip(self.slots, used, strict=True) if keep]
@@ -295,7 +298,8 @@ class Program:
     def _demand_steady(self, subject: Subject, volatile: frozenset[str]) -> None:
         """Refuse a field that computes with what it changes itself: the next trace would differ."""
         formula = self._formula(subject)
-        texts = {self._trace(formula.slope, subject, []).text for _ in range(2)}
+        own = self._own_of_slope(self._traced_as(subject.packing))
+        texts = {self._trace(formula.slope, subject, own).text for _ in range(2)}
         if len(texts) > 1:
             named = ", ".join(sorted(volatile))
             raise Untraceable(f"it depends on what it changes itself ({named})")
@@ -308,7 +312,7 @@ class Program:
             and id(tensor) not in subject.fixed
         )
 
-    def _formula(self, subject: Subject) -> Formula:
+    def _formula(self, subject: Subject) -> Any:
         request = self.request
         return Formula(
             tableau=request.tableau,
@@ -322,42 +326,67 @@ class Program:
             stages=request.stages,
         )
 
+    # Examples of the inputs of a formula: what each begins with, what is its own, what follows.
+
+    def _traced_as(self, packing: Packing) -> Packing:
+        """The layout of what stands for states of this one in a trace."""
+        return packing
+
+    def _leading(self, packing: Packing) -> list[Tensor]:
+        return [torch.zeros(4, dtype=torch.float64), _flat(packing)]
+
+    def _own_of_step(self, packing: Packing) -> list[Tensor]:
+        return [_flat(packing)] if self.fsal else []
+
+    def _own_of_slope(self, packing: Packing) -> list[Tensor]:
+        return []
+
+    def _own_of_pull(self, packing: Packing) -> list[Tensor]:
+        y = _flat(packing)
+        return [y, *([y.repeat(self.rows)] if self.request.stages else [])]
+
+    def _following(self, packing: Packing) -> list[Tensor]:
+        y = _flat(packing)
+        rows = [torch.zeros(packing.batch or 1)] if self._layout.dynamic else []
+        return [*rows, *([y, y] if self.request.vectors else [])]
+
+    def _example(self, tensor: Tensor, packing: Packing) -> Tensor:
+        """One of a tensor whose leading axis is the batch."""
+        return tensor.contiguous()
+
     def _trace(
         self, body: Any, subject: Subject, own: list[Tensor], *, totals: bool = False
     ) -> Traced:
-        """Trace a formula over examples of its inputs."""
-        packing, dynamic = subject.packing, self._layout.dynamic
-        y = _flat(packing)
-        examples = [torch.zeros(4, dtype=torch.float64), y, *own]
-        moving = list(range(1, len(examples)))
-        if dynamic:
-            moving.append(len(examples))
-            examples.append(torch.zeros(packing.batch or 1))
-        if self.request.vectors:
-            moving += [len(examples), len(examples) + 1]
-            examples += [y, y]
-        held = [subject.tensors[slot.place].detach() for slot in self.slots]
-        moving += [len(examples) + i for i, slot in enumerate(self.slots) if slot.dynamic]
-        first = len(examples)
-        examples += [
-            tensor.contiguous() if slot.dynamic else tensor
-            for slot, tensor in zip(self.slots, held, strict=True)
-        ]
-        written = 0
+        """Trace a formula over examples of its inputs; all but the first may grow with a batch."""
+        packing = self._traced_as(subject.packing)
+        examples = [*self._leading(packing), *own, *self._following(packing)]
+        moving, first = list(range(1, len(examples))), len(examples)
+        held = []
+        for slot in self.slots:
+            tensor = subject.tensors[slot.place].detach()
+            held.append(self._example(tensor, packing) if slot.dynamic else tensor)
+        added = []
         if totals:
-            for slot, tensor in zip(self.slots, held, strict=True):
-                if subject.tensors[slot.place].requires_grad:
-                    moving += [len(examples)] if slot.dynamic else []
-                    examples.append(torch.zeros_like(tensor, memory_format=torch.contiguous_format))
-                    written += 1
-        if dynamic:
-            traced = trace(body, examples, moving, packing.batch, written)
+            added = [i for i, s in enumerate(self.slots) if subject.tensors[s.place].requires_grad]
+        for places, make in ((range(len(held)), _itself), (added, _zeros)):
+            moving += [len(examples) + n for n, i in enumerate(places) if self.slots[i].dynamic]
+            examples += [make(held[i]) for i in places]
+        if self._layout.dynamic:
+            traced = trace(body, examples, moving, packing.batch, len(added))
         else:
-            traced = trace(body, examples, written=written)
+            traced = trace(body, examples, written=len(added))
         return replace(traced, held=range(first, first + len(held)))
 
     def _built(self, traced: Traced, what: str) -> Artifact:
         return built(traced, self.request.passes, self._cache, f"{what} of {self._name}")
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _zeros(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _flat(packing: Packing) -> Tensor:

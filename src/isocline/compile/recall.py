@@ -20,7 +20,7 @@ from ..problem import Autocast, Plan, SaveAt
 from ..state import Packing
 from ..transforms import active
 from .anatomy import Anatomy
-from .fitting import anatomy_of
+from .kinds import anatomy_of
 from .solver import CompiledSolver
 
 __all__ = ["Known", "keep", "question", "recalled"]

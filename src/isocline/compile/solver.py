@@ -106,7 +106,7 @@ class CompiledSolver(CompleteSolver, WholeSolver):
     @property
     def has_slopes(self) -> bool:
         """Whether its steps have interpolants."""
-        return self.program.request.stages
+        return self.program.rows > 0
 
     def versions(self) -> list[tuple[Tensor, int]]:
         """The tensors, each with how often it was written to."""

@@ -6,7 +6,7 @@ Each lane has its own step, verdict and history. Numbers are float64, of shape (
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -41,6 +41,12 @@ class LaneControl(Protocol):
 
     def keep(self, lanes: Tensor) -> None:
         """Only these lanes are left, by their positions."""
+
+    def memory(self, like: Tensor) -> tuple[Tensor, ...]:
+        """What is remembered, each like `like`, one number a lane; always as many tensors."""
+
+    def recall(self, memory: Sequence[Tensor]) -> None:
+        """Go on from what was remembered."""
 
 
 def lane_control(controller: Controller, error_order: int) -> LaneControl:
@@ -77,6 +83,12 @@ class _ConstantSteps:
         return h
 
     def keep(self, lanes: Tensor) -> None:
+        """Nothing is remembered."""
+
+    def memory(self, like: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+    def recall(self, memory: Sequence[Tensor]) -> None:
         """Nothing is remembered."""
 
 
@@ -131,6 +143,21 @@ class _LanePID:
             self._history = last.index_select(0, lanes), before.index_select(0, lanes)
         if self._ceiling is not None:
             self._ceiling = self._ceiling.index_select(0, lanes)
+
+    def memory(self, like: Tensor) -> tuple[Tensor, ...]:
+        ceiling = self._ceiling
+        if ceiling is None:
+            ceiling = torch.full_like(like, self._pid.factor_max)
+        if not self._remembers:
+            return (ceiling,)
+        last, before = self._history or (torch.ones_like(like), torch.ones_like(like))
+        return ceiling, last, before
+
+    def recall(self, memory: Sequence[Tensor]) -> None:
+        self._ceiling, *history = memory
+        if history:
+            last, before = history
+            self._history = last, before
 
     def _bounded(self, h: Tensor) -> Tensor:
         longest = self._pid.max_step

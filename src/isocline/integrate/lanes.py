@@ -27,7 +27,7 @@ class Lanes:
         width: of a state.
         first: the slope that the steps start with, if it is known for all lanes.
         field: the field for these samples.
-        accepted: in how many of the rounds that rejected some lane's step each lane's was taken.
+        accepted: in how many of the rounds that may have rejected some each lane's step was taken.
         moved: which lanes start from an event, whose time may carry a graph; None where none does.
         awake: which lanes are not at rest; None where none is.
         rest: how many are.
@@ -91,6 +91,10 @@ class Lanes:
         start = t0.index_select(0, self.samples)
         part = (self.t.detach() - start) / (self.t1.detach() - start)
         return float(part.nan_to_num(1.0).amin())
+
+    def go_on(self, t: Tensor, y: Tensor, first: Tensor | None, h: Tensor) -> None:
+        """From these times, states and slopes, with steps of these lengths."""
+        self.t, self.y, self.first, self.h = t, y, first, h
 
     def put_to_rest(self, lanes: Tensor) -> None:
         """These lanes are done, by their positions."""

@@ -18,17 +18,15 @@ from ..samples import SamplePlan, SampleProblem
 from ..solution import Status
 from ..solvers.lane_methods import lane_stepper
 from ..solvers.lanes import LaneStep
-from .judging import LaneJudge, Verdict
+from .attempts import STRETCH, Attempt, AttemptingLanes, Attempts, SteppedAttempts
+from .judging import LaneTolerance, Verdict
 from .lane_dense import dense_nodes
 from .lane_events import Cut, LaneWatch
-from .lanes import Lanes, stops_of
+from .lanes import Lanes
 from .ragged import RaggedSaver, states_of
-from .rounds import CODES, LaneRecorder, Round, SampleOutcome, Spread
+from .rounds import CODES, LaneRecorder, Round, SampleOutcome, SkipRecorder, Spread
 
 __all__ = ["integrate_samples"]
-
-_STRETCH = 1e-5
-"""A step is stretched by up to this fraction to end at its target, which spares a sliver."""
 
 _ULPS = 4
 """A step of fewer units in the last place of t than this is an underflow."""
@@ -82,13 +80,18 @@ class _Loop:
             nodes=0 if nodes is None else len(nodes),
         )
         self.rounds = 0
-        self.split = 0  # rounds in which some lane's step was rejected
+        self.split = 0  # rounds in which some lane's step may have been rejected
         self.common = 0  # evaluations so far in which all lanes took part
         ends = torch.stack([problem.t0.abs(), problem.t1.abs()])
         self.coarsest = _ULPS * _EPS * float(ends.max())  # infinite where an event is to end it
+        self.attempts: Attempts
         critical = max(self.coarsest, self.controller.min_step)
-        self.judge = LaneJudge(plan, self.stepper, problem.y0, critical)
-        self.stops = stops_of(self.controller.stops, problem)
+        if isinstance(stepper, AttemptingLanes):
+            self.attempts = stepper.attempts(problem, plan, critical)
+        else:
+            self.attempts = SteppedAttempts(problem, plan, self.stepper, critical)
+        listens = recorder is None or isinstance(recorder, SkipRecorder)
+        self.skips = listens and plan.save.rests and not plan.events
         self.watch: LaneWatch | None = None
         if plan.events:
             self.watch = LaneWatch(plan.events, self.lanes, rated=recorder is not None)
@@ -105,10 +108,33 @@ class _Loop:
             if self.rounds == self.plan.max_steps:
                 self._fail(self._working(), Status.MAX_STEPS)
                 break
-            self.rounds += 1
-            self._round()
+            if self.skips:
+                self._skip()
+            if self.rounds < self.plan.max_steps:
+                self.rounds += 1
+                self._round()
         found.filled = saver.filled
         return found
+
+    def _skip(self) -> None:
+        """Rounds of which only the lanes need know, if there is a quick way to take them."""
+        lanes, before = self.lanes, self.problem.field.evaluations
+        most, recorder = self.plan.max_steps - self.rounds, self.recorder
+        found = self.attempts.skip(lanes, self.saver.due, most, record=recorder is not None)
+        self.common += self.problem.field.evaluations - before
+        if found is None or not found.number:
+            return
+        self.rounds += found.number
+        self.split += found.number
+        lanes.go_on(found.onward.t, found.onward.y, found.onward.first, found.h)
+        lanes.accepted = found.onward.accepted
+        if recorder is not None:
+            assert isinstance(recorder, SkipRecorder)
+            ends = [*(y for *_, y in found.rounds[1:]), lanes.y]
+            for (t, t_next, y), y1 in zip(found.rounds, ends, strict=True):
+                recorder.skipped(Round(lanes.samples, t, t_next, y, None, None), y1)
+        if self.plan.on_step is not None:
+            self.plan.on_step(lanes.progress(self.problem.t0))
 
     def _working(self) -> Tensor:
         """Positions of the lanes that are not at rest."""
@@ -138,7 +164,7 @@ class _Loop:
                 slope,
                 problem.t1,
                 plan.solver.error_order,
-                self.judge.tolerance.scale(y0),
+                LaneTolerance(plan, y0).scale(y0),
                 plan.norm,
             )
         self.common = 2
@@ -150,12 +176,10 @@ class _Loop:
     def _round(self) -> None:
         """Try one step of every lane."""
         lanes = self.lanes
-        h, t_next, reaches = self._next_times()
         before = self.problem.field.evaluations
-        step = self.stepper.step(lanes.field, lanes.t, t_next, lanes.y, lanes.first)
+        tried = self.attempts.attempt(lanes)
         self.common += self.problem.field.evaluations - before
-        reaching = int(reaches.count_nonzero()) > lanes.rest
-        verdict = self.judge.verdict(step, lanes, h, t_next, reaches if reaching else None)
+        step, t_next, verdict, h = tried.step, tried.t_next, tried.verdict, lanes.h
         accept = verdict.accept
         if accept is not None and torch.is_grad_enabled() and not math.isfinite(verdict.worst):
             step = self._without_lost(step, t_next, accept)
@@ -166,30 +190,14 @@ class _Loop:
         if self.watch is not None and (cut := self._cut(step, t_next, taken)) is not None:
             step, t_next = cut, t_next.index_copy(0, cut.hits.lanes, cut.passage.times)
         arrived = None
-        if reaching or cut is not None:
+        if tried.reaching or cut is not None:
             arrived = self._arrived(t_next, taken, cut)
-        self._take(step, t_next, taken, arrived)
-        self._advance(step, t_next, verdict)
+        tried = tried._replace(step=step, t_next=t_next)
+        self._take(tried, taken, arrived)
+        self._advance(tried)
         if cut is not None:
             self._go_on(cut)
         self._settle(h, verdict, arrived)
-
-    def _next_times(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Lengths to try, where the steps end, and which end at their target or are at rest."""
-        lanes, bounds = self.lanes, self.controller
-        h, t, target = lanes.h, lanes.t.detach(), lanes.t1
-        if bounds.min_step > 0.0 or bounds.max_step < math.inf:
-            h = h.clamp(bounds.min_step, bounds.max_step)
-        if self.stops is not None:
-            stops = self.stops.index_select(0, lanes.samples)
-            ahead = stops.masked_fill(stops <= t.unsqueeze(1), math.inf).amin(1)
-            target = torch.where(ahead < target, ahead, target)
-        t_next = t + h
-        reaches = torch.add(t_next, h, alpha=_STRETCH) >= target
-        t_next = torch.where(reaches, target, t_next)
-        if self.watch is not None and lanes.awake is not None:
-            reaches = reaches | ~lanes.awake  # those that an event ended are not at t1
-        return h, t_next, reaches
 
     def _without_lost(self, step: LaneStep, t_next: Tensor, accept: Tensor) -> Spread:
         """The step of the accepted lanes alone, where others are not finite.
@@ -239,15 +247,9 @@ class _Loop:
         found = there.nonzero().squeeze(1)
         return found if found.shape[0] else None
 
-    def _take(
-        self,
-        step: LaneStep,
-        t_next: Tensor,
-        taken: Tensor | None,
-        arrived: Tensor | None,
-    ) -> None:
+    def _take(self, tried: Attempt, taken: Tensor | None, arrived: Tensor | None) -> None:
         """Output, and what is remembered, of the steps that count."""
-        lanes, found = self.lanes, self.found
+        lanes, found, (step, t_next) = self.lanes, self.found, tried[:2]
         starts, ends = lanes.t.detach(), t_next.detach()
         output = self.saver.output(lanes.samples, starts, ends, taken, arrived)
         if output is not None:
@@ -261,7 +263,8 @@ class _Loop:
             self._count(output.owners, before)
         if self.recorder is None:
             return
-        rows = None if taken is None else taken.nonzero().squeeze(1)
+        still = tried.onward is not None and tried.onward.still
+        rows = None if taken is None or still else taken.nonzero().squeeze(1)
         if rows is None or rows.shape[0]:
             hits = None
             if isinstance(step, Cut):
@@ -269,10 +272,19 @@ class _Loop:
             round_ = Round(lanes.samples, starts, ends, lanes.y, rows, output, hits, lanes.moved)
             self.recorder.accepted(round_, step)
 
-    def _advance(self, step: LaneStep, t_next: Tensor, verdict: Verdict) -> None:
+    def _advance(self, tried: Attempt) -> None:
         """Move on the lanes whose step was accepted."""
-        lanes, accept = self.lanes, verdict.accept
+        lanes, (step, t_next, _, verdict, onward) = self.lanes, tried
+        accept = verdict.accept
+        if onward is not None:
+            self.split += 1
+            lanes.go_on(onward.t, onward.y, onward.first, verdict.h_next)
+            lanes.accepted = onward.accepted
+            return
         lanes.h = verdict.h_next
+        if accept is not None:
+            self.split += 1
+            lanes.accepted = lanes.accepted + accept
         if lanes.moved is not None:  # a lane that tries again still starts from its event
             lanes.moved = None if accept is None else lanes.moved & ~accept
         if accept is None:
@@ -292,9 +304,6 @@ class _Loop:
     def _settle(self, h: Tensor, verdict: Verdict, arrived: Tensor | None) -> None:
         """Let go of the lanes that are done, and stop those that cannot go on."""
         lanes, ratio, accept = self.lanes, verdict.ratio, verdict.accept
-        if accept is not None:
-            self.split += 1
-            lanes.accepted = lanes.accepted + accept
         if arrived is not None:
             self._rest(arrived)
         failed = False
@@ -314,7 +323,7 @@ class _Loop:
         A step that ends the solve may be as short as it is.
         """
         lanes = self.lanes
-        ahead = lanes.t1.detach() - lanes.t.detach() > lanes.h * (1.0 + _STRETCH)
+        ahead = lanes.t1.detach() - lanes.t.detach() > lanes.h * (1.0 + STRETCH)
         short = lanes.h < _ULPS * _EPS * lanes.sizes(self.problem.t0)
         if accept is None:
             return self._stop(short & ahead, ratio)
@@ -363,7 +372,7 @@ class _Loop:
         if not self.lanes.rest:
             return
         stay = self.lanes.drop_resting()
-        self.judge.keep(stay)
+        self.attempts.keep(stay)
         self.saver.keep(stay)
         if self.watch is not None:
             self.watch.keep(stay)

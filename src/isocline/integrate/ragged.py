@@ -86,6 +86,11 @@ class RaggedSaver:
         self._next = torch.zeros(batch, dtype=torch.long, device=device)  # by lane, as is:
         self._due = self._time_of(torch.arange(batch, device=device), self._next)
 
+    @property
+    def due(self) -> Tensor | None:
+        """The next output time of each lane, infinite beyond the last; None without any."""
+        return self._due
+
     def keep(self, lanes: Tensor) -> None:
         """Only these lanes are left."""
         self._next = self._next.index_select(0, lanes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..solvers.lanes import LaneExtension, LaneStep, LaneStepper
 from .lane_events import Hits
 from .ragged import Output
 
-__all__ = ["CODES", "LaneRecorder", "Round", "SampleOutcome", "Spread"]
+__all__ = ["CODES", "LaneRecorder", "Round", "SampleOutcome", "SkipRecorder", "Spread"]
 
 CODES = list(Status)
 """Statuses by the number that stands for each in tensors."""
@@ -57,6 +57,14 @@ class LaneRecorder(Protocol):
 
     def left(self, stay: Tensor) -> None:
         """Lanes left; these positions stayed."""
+
+
+@runtime_checkable
+class SkipRecorder(LaneRecorder, Protocol):
+    """One that also takes rounds of which only their starts and ends are told."""
+
+    def skipped(self, round_: Round, y1: Tensor) -> None:
+        """A round without output was taken, after which lanes carry `y1`."""
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -13,7 +13,7 @@ from .explicit import ExplicitRungeKutta
 from .lanes import ExplicitLanes, LaneStepper
 from .reversible import Reversible
 
-__all__ = ["LaneMethod", "explicit_lanes", "lane_stepper"]
+__all__ = ["InLanes", "LaneMethod", "explicit_lanes", "lane_stepper"]
 
 
 class LaneMethod(LaneStepper, Protocol):
@@ -32,12 +32,22 @@ class LaneMethod(LaneStepper, Protocol):
         """Whether a step finds the slope that the next one starts with."""
 
 
+@runtime_checkable
+class InLanes(Protocol):
+    """A solver that stands in for a method, and says which that is for many lanes."""
+
+    def in_lanes(self) -> LaneMethod:
+        """The method."""
+
+
 def lane_stepper(solver: Solver, dtype: torch.dtype, device: torch.device) -> LaneMethod:
     """The method, for steps of many lanes.
 
     Raises:
         InputError: for a method that has no such steps.
     """
+    if isinstance(solver, InLanes):
+        return solver.in_lanes()
     if isinstance(solver, Reversible):
         return CoupledLanes(solver.base.tableau, solver.coupling, dtype, device)
     return explicit_lanes("solver", solver, dtype, device)

@@ -179,23 +179,22 @@ class ExplicitLanes:
         if first is None:
             first = slopes.lasting(field(times(0), y))
         slopes.push(first, h)
-        start = y.reshape(-1)
-        shape = y.shape
+        start = y.reshape(-1)  # and `view_as` back: a view to a torch.Size takes thrice as long
         y1: Tensor | None = None
         last: Tensor | None = None
         for i in range(1, main):
-            stage = torch.addmv(start, slopes.columns(i), self.rows[i]).view(shape)
+            stage = torch.addmv(start, slopes.columns(i), self.rows[i]).view_as(y)
             slope = field(times(i), stage)
             slopes.push(slope, h)
             if table.at_end[i]:
                 y1, last = stage, slopes.lasting(slope)
         if y1 is None:
             weights = self.rows[table.solution]
-            y1 = torch.addmv(start, slopes.columns(table.needed), weights).view(shape)
+            y1 = torch.addmv(start, slopes.columns(table.needed), weights).view_as(y)
         errors: tuple[Tensor, ...] = ()
         if estimate and self.tableau.adaptive:
             columns = slopes.columns(main).detach()
-            errors = tuple(torch.mv(columns, self.rows[row]).view(shape) for row in table.errors)
+            errors = tuple(torch.mv(columns, self.rows[row]).view_as(y) for row in table.errors)
         return ExplicitLaneStep(y1, errors, first, last, self, field, t, t_next, y, slopes)
 
     def _room(self, y: Tensor) -> Slopes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import Structure, c_double, c_int64, c_void_p
 from typing import Any
 
@@ -17,8 +17,11 @@ __all__ = [
     "Method",
     "Pull",
     "Report",
+    "RoundPulls",
+    "Rounds",
     "Task",
     "adopted",
+    "adopted_all",
     "known",
 ]
 
@@ -98,6 +101,30 @@ class Pull(Structure):
     ]
 
 
+class Rounds(Structure):
+    """Rounds of per-sample stepping."""
+
+    _fields_ = [
+        ("round", Entry),
+        *((name, c_void_p) for name in ("given", "from_")),
+        *((name, c_int64) for name in ("inputs", "outputs", "t", "y", "lanes", "rest")),
+        ("least", c_double),
+        *((name, c_int64) for name in ("most", "records")),
+    ]
+
+
+class RoundPulls(Structure):
+    """A walk back over such rounds."""
+
+    _fields_ = [
+        ("pull", Entry),
+        ("rounds", c_void_p),
+        ("count", c_int64),
+        ("given", c_void_p),
+        ("after", c_int64),
+    ]
+
+
 _CAPSULE: Any = ctypes.pythonapi.PyCapsule_New
 _CAPSULE.restype = ctypes.py_object
 _CAPSULE.argtypes = [c_void_p, ctypes.c_char_p, c_void_p]
@@ -110,7 +137,12 @@ def known(tensors: Sequence[Tensor]) -> Any:
 
 def adopted(handle: int) -> Tensor:
     """The tensor of a handle, which is ours from now on."""
+    return adopted_all([handle])[0]
+
+
+def adopted_all(found: Iterable[int]) -> list[Tensor]:
+    """The tensors of handles, which are ours from now on."""
     # The function of this name for a single handle copies it, and leaves it.
     stolen = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs
-    found: list[Tensor] = stolen([_CAPSULE(handle, None, None)])
-    return found[0]
+    tensors: list[Tensor] = stolen([_CAPSULE(handle, None, None) for handle in found])
+    return tensors

@@ -6,6 +6,7 @@
 // (torch/csrc/inductor/aoti_runtime/interface.h), whose inputs are handles of tensors that the
 // artifact takes over.
 
+#include "rounds.h"
 #include "steps.h"
 #include "walk.h"
 
@@ -16,6 +17,7 @@
 #include <cstring>
 #include <iterator>
 #include <limits>
+#include <memory>
 #include <vector>
 
 namespace isocline {
@@ -344,5 +346,31 @@ Handle isocline_pull(void* solve, const Pull* with) {
 void isocline_forget(void* solve) { static_cast<Solve*>(solve)->forget(); }
 
 void isocline_free(void* solve) { delete static_cast<Solve*>(solve); }
+
+// Rounds of per-sample stepping; null if one of them failed. `count` is how many were quiet.
+void* isocline_skip(const Rounds* task, double seconds, int64_t* count) {
+  try {
+    auto skipping = std::make_unique<Skipping>(*task);
+    skipping->go(seconds);
+    *count = skipping->count();
+    return skipping.release();
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+// Hands everything over, and lets go of the rounds.
+void isocline_take(void* skipping, Handle* out) {
+  static_cast<Skipping*>(skipping)->take(out);
+  delete static_cast<Skipping*>(skipping);
+}
+
+Handle isocline_pull_rounds(const RoundPulls* task) {
+  try {
+    return pulled(*task).another();
+  } catch (...) {
+    return nullptr;
+  }
+}
 
 }  // extern "C"

@@ -61,6 +61,9 @@ def driver() -> ctypes.CDLL | None:
         ("pull", pointer, [pointer, pointer]),
         ("forget", None, [pointer]),
         ("free", None, [pointer]),
+        ("skip", pointer, [pointer, ctypes.c_double, pointer]),
+        ("take", None, [pointer] * 2),
+        ("pull_rounds", pointer, [pointer]),
     ):
         function: Any = getattr(library, f"isocline_{name}")
         function.restype, function.argtypes = result, arguments

@@ -1,0 +1,186 @@
+"""Compiled rounds of per-sample stepping, as the loop tries them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..integrate import Lanes
+from ..integrate.attempts import Attempt, Onward, Skipped, next_stops
+from ..integrate.judging import Verdict
+from ..integrate.lanes import stops_of
+from ..samples import LaneField, SamplePlan, SampleProblem
+from ..solvers.lanes import LaneExtension
+from .lane_formulas import Marks
+from .lane_program import paired
+from .native.binding import Entry
+from .native.rounds import Wiring, driven
+
+if TYPE_CHECKING:
+    from .lane_solver import CompiledLanes, CompiledLaneSolver
+
+__all__ = ["CompiledAttempts", "CompiledLaneStep"]
+
+
+@dataclass(slots=True)
+class CompiledLaneStep:
+    """A step of each lane; what it was worth is known already."""
+
+    method: CompiledLanes
+    y1: Tensor
+    first: Tensor
+    last: Tensor | None
+    t: Tensor
+    t_next: Tensor
+    y0: Tensor
+    slopes: Sequence[Tensor]
+
+    @property
+    def errors(self) -> tuple[Tensor, ...]:
+        """They were measured with the step."""
+        return ()
+
+    def at(self, owners: Tensor, times: Tensor) -> Tensor:
+        """States between the ends, from the method's interpolant."""
+        lanes, places = owners.unique(return_inverse=True)
+        return self.extension(lanes).at(places, times)
+
+    def extension(self, lanes: Tensor) -> LaneExtension:
+        """The continuous extensions of some lanes."""
+        t, t_next, y0 = (x.index_select(0, lanes) for x in (self.t, self.t_next, self.y0))
+        slopes = [slope.index_select(0, lanes) for slope in self.slopes]
+        return LaneExtension(t, t_next, y0, slopes, self.method.inner.table.weights)
+
+
+class CompiledAttempts:
+    """Tries a round in one call.
+
+    Args:
+        solver, method: what was compiled.
+        problem, plan: what is solved, and how.
+        critical: a length down to which the shortest step is for the loop to judge.
+    """
+
+    def __init__(
+        self,
+        solver: CompiledLaneSolver,
+        method: CompiledLanes,
+        problem: SampleProblem,
+        plan: SamplePlan,
+        critical: float,
+    ) -> None:
+        self._solver, self._method, self._program = solver, method, solver.program
+        self._owner = problem.field
+        request = self._program.request
+        self._clock, self._tolerances = _tolerances(plan, problem.y0, request.vectors)
+        self._memory = request.control().memory(problem.t0)
+        self._stops = stops_of(plan.controller.stops, problem)
+        self._artifact = self._program.step
+        self._run = self._artifact.run
+        self._field: LaneField | None = None
+        self._common: list[Tensor] = []
+        self._due: Tensor | None = None
+        self._wiring: Wiring | None = None
+        self._pending: list[Tensor] = []  # a round that the driver took, to be told of
+        self._least = critical
+
+    def keep(self, lanes: Tensor) -> None:
+        """Only these lanes are left."""
+        self._memory = tuple(x.index_select(0, lanes) for x in self._memory)
+        self._tolerances = [x.index_select(0, lanes) for x in self._tolerances]
+
+    def skip(self, lanes: Lanes, due: Tensor | None, most: int, *, record: bool) -> Skipped | None:
+        """Rounds by the driver, as long as only the lanes need know of them."""
+        self._due = due
+        entry = self._artifact.entry
+        if entry is None or self._stops is not None or len(lanes) == 1:
+            return None
+        given = self._given(lanes)
+        if self._wiring is None:
+            self._wiring = self._wired(entry, len(given))
+        found = driven(
+            self._wiring, given, (len(lanes), lanes.rest), self._least, most, record=record
+        )
+        if found is None:
+            return None
+        self._count_evaluations(len(lanes), found.number + bool(found.last))
+        self._pending = found.last
+        _, t, _, h, y, accepted, *rest = found.inputs
+        self._memory = tuple(rest[: len(self._memory)])
+        first = rest[len(self._memory)] if self._program.fsal else None
+        return Skipped(found.number, Onward(t, y, first, accepted, True), h, found.rounds)
+
+    def _wired(self, entry: Entry, inputs: int) -> Wiring:
+        """How one round follows another; the order of inputs and outputs is `LaneFormula`'s."""
+        carried = len(self._memory) + int(self._program.fsal)
+        t, h, y, accepted, further = 1, 3, 4, 5, 6  # inputs
+        follows = {t: 1, y: 2, h: 3, accepted: 4}
+        follows |= {further + i: 5 + i for i in range(carried)}
+        outputs = 5 + carried + 2 + int(self._program.rows > 0)
+        return Wiring.of(entry, inputs, outputs, follows, t, y)
+
+    def attempt(self, lanes: Lanes) -> Attempt:
+        """Try one step of every lane."""
+        found, self._pending = self._pending, []
+        if not found:
+            found = self._run(self._given(lanes))
+            self._count_evaluations(len(lanes), 1)
+        marks = Marks(*found[0].tolist())
+        if len(lanes) == 1:
+            found = [x[:, :1] if x.ndim == 3 else x[:1] for x in found]
+        return self._attempt(lanes, marks, found)
+
+    def _given(self, lanes: Lanes) -> list[Tensor]:
+        """The inputs of a round."""
+        if lanes.field is not self._field:
+            self._field = lanes.field
+            self._common = self._solver.common(self._artifact, lanes.field, self._tolerances)
+        own = [lanes.t, lanes.t1, lanes.h, lanes.y.contiguous(), lanes.accepted, *self._memory]
+        if self._program.fsal:
+            assert lanes.first is not None
+            own.append(lanes.first.contiguous())
+        if self._stops is not None:
+            stops = self._stops.index_select(0, lanes.samples)
+            own.append(next_stops(stops, lanes.t, lanes.t1))
+        if self._program.request.dues:
+            assert self._due is not None
+            own.append(self._due)
+        return [self._clock, *map(paired, own), *self._common]
+
+    def _count_evaluations(self, lanes: int, rounds: int) -> None:
+        made = self._program.evaluations_per_step * rounds
+        self._owner.evaluations += made
+        self._owner.rows += made * lanes
+
+    def _attempt(self, lanes: Lanes, marks: Marks, found: list[Tensor]) -> Attempt:
+        """What a round found, as the loop has it."""
+        _, t, y, h, accepted, *rest = found
+        memories = len(self._memory)
+        self._memory, rest = tuple(rest[:memories]), rest[memories:]
+        first = rest.pop(0) if self._program.fsal else None
+        ratio, accept, *rest = rest
+        slopes = rest[0].unbind() if rest else ()
+        started = lanes.y if lanes.first is None else lanes.first
+        step = CompiledLaneStep(self._method, y, started, first, lanes.t, t, lanes.y, slopes)
+        worst, rejected, arrived, shortest, _ = marks
+        verdict = Verdict(ratio, worst, accept if rejected else None, h, shortest)
+        # A round that tried in vain, or in which a lane was lost, is remembered by what counts.
+        still = worst < math.inf and rejected + lanes.rest < len(lanes)
+        onward = Onward(t, y, first, accepted, still)
+        return Attempt(step, t, arrived > lanes.rest, verdict, onward)
+
+
+def _tolerances(plan: SamplePlan, y0: Tensor, vectors: bool) -> tuple[Tensor, list[Tensor]]:
+    """As numbers on the host, and as matrices where one of them is a matrix."""
+    if not vectors:
+        return torch.tensor([plan.rtol, plan.atol], dtype=torch.float64), []
+    matrices = [
+        torch.as_tensor(tolerance, dtype=y0.dtype).detach().expand(y0.shape).contiguous()
+        for tolerance in (plan.rtol, plan.atol)
+    ]
+    return torch.ones(2, dtype=torch.float64), matrices

@@ -1,0 +1,120 @@
+"""The walk back over compiled rounds of per-sample stepping."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..adjoints.lane_rounds import TakenRound
+from ..samples import SampleField
+from .lane_program import FEWEST, paired
+from .native.rounds import pulled
+
+if TYPE_CHECKING:
+    from .lane_solver import CompiledLaneSolver
+
+__all__ = ["CompiledPull"]
+
+
+class CompiledPull:
+    """Pulls rounds back, each in one call.
+
+    Tensors with an axis of lanes have totals with that axis. They are added to those of the whole
+    batch where other lanes come in.
+    """
+
+    def __init__(self, solver: CompiledLaneSolver, field: SampleField) -> None:
+        assert solver.pull is not None
+        self._solver, self._field, self._artifact = solver, field, solver.pull
+        program = solver.program
+        self._clock = torch.ones(2, dtype=torch.float64)
+        slots = zip(program.slots, solver.used, strict=True)
+        wanted = [(slot.dynamic, tensor) for slot, tensor in slots if tensor.requires_grad]
+        self._totals = [_zeros_like(tensor) for _, tensor in wanted]
+        self._by_lane = [i for i, (dynamic, _) in enumerate(wanted) if dynamic]
+        self._given: list[Tensor] = []
+        self._lane_totals: list[Tensor] = []
+        self._samples: Tensor | None = None
+
+    def pull(
+        self, round_: TakenRound, y: Tensor, cotangent: Tensor, slopes: Tensor | None
+    ) -> Tensor:
+        """Cotangents of what lanes carried before a round."""
+        if round_.samples is not self._samples:
+            self._enter(round_.samples)
+        program, own = self._solver.program, [round_.t, round_.t_next, y.contiguous()]
+        own.append(cotangent.contiguous())
+        if program.rows:
+            own.append(y.new_zeros(program.rows, *y.shape) if slopes is None else slopes)
+        if len(y) == 1:  # a second lane, which nothing is worth anything to
+            own = [*map(paired, own[:3]), *map(_beside_nothing, own[3:])]
+        if program.rows:
+            own[4] = own[4].reshape(-1, y.shape[1])
+        (found,) = self._artifact.run([self._clock, *own, *self._given])
+        self._count_evaluations(len(y), 1)
+        return found[: len(y)]
+
+    def pull_all(self, rounds: Sequence[tuple[TakenRound, Tensor]], cotangent: Tensor) -> Tensor:
+        """The same over rounds without output, by the driver where there is one."""
+        (first, y), entry = rounds[0], self._artifact.entry
+        if first.samples is not self._samples:
+            self._enter(first.samples)
+        if entry is not None and len(y) > 1:
+            after, rows = self._given, self._solver.program.rows
+            if rows:
+                after = [y.new_zeros(rows * len(y), y.shape[1]), *after]
+            walked = [(round_.t, round_.t_next, start.contiguous()) for round_, start in rounds]
+            found = pulled(entry, walked, self._clock, cotangent.contiguous(), after)
+            if found is not None:
+                self._count_evaluations(len(y), len(rounds))
+                return found
+        for round_, start in rounds:
+            cotangent = self.pull(round_, start, cotangent, None)
+        return cotangent
+
+    def _count_evaluations(self, lanes: int, rounds: int) -> None:
+        made = self._solver.program.evaluations_per_pull * rounds
+        self._field.evaluations += made
+        self._field.rows += made * lanes
+
+    def totals(self) -> list[Tensor]:
+        """Gradients of the tensors that the solver depends on."""
+        self._leave()
+        return self._totals
+
+    def _enter(self, samples: Tensor) -> None:
+        """Ready for rounds of these lanes."""
+        self._leave()
+        self._samples, count = samples, max(FEWEST, len(samples))
+        everyone = len(samples) == self._field.batch
+        field = self._field.at(None if everyone else samples)
+        tolerances = []
+        if self._solver.program.request.vectors:  # which no derivative depends on
+            ones = torch.ones(count, field.owner.width, dtype=field.owner.packing.dtype)
+            tolerances = [ones, ones]
+        totals = list(self._totals)
+        for i in self._by_lane:
+            totals[i] = totals[i].new_zeros(count, *totals[i].shape[1:])
+        self._lane_totals = [totals[i] for i in self._by_lane]
+        self._given = [*self._solver.common(self._artifact, field, tolerances), *totals]
+
+    def _leave(self) -> None:
+        """Add what lanes have to what samples have."""
+        samples = self._samples
+        if samples is None:
+            return
+        for i, total in zip(self._by_lane, self._lane_totals, strict=True):
+            self._totals[i].index_add_(0, samples, total[: len(samples)])
+        self._samples = None
+
+
+def _beside_nothing(lane: Tensor) -> Tensor:
+    """Cotangents of one lane, the next to last axis, and zeros for another."""
+    return torch.cat([lane, torch.zeros_like(lane)], -2)
+
+
+def _zeros_like(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor, memory_format=torch.contiguous_format)
