@@ -23,7 +23,7 @@ from timing import Timing, interleaved, publish
 from torch import Tensor, nn
 
 import isocline as ic
-from isocline.integrate import per_sample
+from isocline.integrate import attempts
 
 STEPPINGS = ("joint", "per_sample")
 
@@ -197,16 +197,16 @@ def ragged(rounds: int) -> list[str]:
 
 def crowds(rounds: int) -> list[str]:
     """When lanes at rest should leave."""
-    own = per_sample._CROWD
+    own = attempts.CROWD
     runs: dict[str, Callable[[], object]] = {}
     work: dict[str, int] = {}
 
     def run(crowd: int) -> ic.Solution:
-        per_sample._CROWD = crowd
+        attempts.CROWD = crowd
         try:
             return solve("per_sample", grad=False)
         finally:
-            per_sample._CROWD = own
+            attempts.CROWD = own
 
     for crowd in (1, 2, 4, 8, 16, 64, 10_000):
         name = f"one in {crowd}" if crowd < 10_000 else "at once"

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..integrate import Lanes
-from ..integrate.attempts import Attempt, Onward, Skipped, next_stops
+from ..integrate.attempts import CROWD, Attempt, Onward, Skipped, next_stops
 from ..integrate.judging import Verdict
 from ..integrate.lanes import stops_of
 from ..samples import LaneField, SamplePlan, SampleProblem
 from ..solvers.lanes import LaneExtension
-from .lane_formulas import Marks
+from .lane_formulas import NARROW, Marks
 from .lane_program import paired
 from .native.binding import Entry
 from .native.rounds import Wiring, driven
@@ -57,6 +57,11 @@ class CompiledLaneStep:
         return LaneExtension(t, t_next, y0, slopes, self.method.inner.table.weights)
 
 
+_NARROW_CROWD = 2
+"""Where states are narrow, that lanes leave costs what a round of all of them costs some ten times.
+"""
+
+
 class CompiledAttempts:
     """Tries a round in one call.
 
@@ -87,14 +92,17 @@ class CompiledAttempts:
         self._due: Tensor | None = None
         self._wiring: Wiring | None = None
         self._pending: list[Tensor] = []  # a round that the driver took, to be told of
-        self._least = critical
+        self._least, self._begins = critical, True
+        self.crowd = CROWD if self._program.width > NARROW else _NARROW_CROWD
 
     def keep(self, lanes: Tensor) -> None:
         """Only these lanes are left."""
         self._memory = tuple(x.index_select(0, lanes) for x in self._memory)
         self._tolerances = [x.index_select(0, lanes) for x in self._tolerances]
 
-    def skip(self, lanes: Lanes, due: Tensor | None, most: int, *, record: bool) -> Skipped | None:
+    def skip(
+        self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool
+    ) -> Skipped | None:
         """Rounds by the driver, as long as only the lanes need know of them."""
         self._due = due
         entry = self._artifact.entry
@@ -103,25 +111,27 @@ class CompiledAttempts:
         given = self._given(lanes)
         if self._wiring is None:
             self._wiring = self._wired(entry, len(given))
-        found = driven(
-            self._wiring, given, (len(lanes), lanes.rest), self._least, most, record=record
-        )
+        counts = len(lanes), lanes.rest, done
+        found = driven(self._wiring, given, counts, self._least, most, record=record)
         if found is None:
             return None
         self._count_evaluations(len(lanes), found.number + bool(found.last))
         self._pending = found.last
-        _, t, _, h, y, accepted, *rest = found.inputs
-        self._memory = tuple(rest[: len(self._memory)])
-        first = rest[len(self._memory)] if self._program.fsal else None
-        return Skipped(found.number, Onward(t, y, first, accepted, True), h, found.rounds)
+        matrix, count = self._program.found, len(self._memory)
+        _, t, _, h, y, accepted, idle, *rest = found.inputs
+        self._memory = tuple(rest[:count])
+        first = matrix(rest[count]) if self._program.fsal else None
+        onward = Onward(t, matrix(y), first, accepted, idle, still=True)
+        rounds = [(start, end, matrix(carried)) for start, end, carried in found.rounds]
+        return Skipped(found.number, onward, h, rounds)
 
     def _wired(self, entry: Entry, inputs: int) -> Wiring:
         """How one round follows another; the order of inputs and outputs is `LaneFormula`'s."""
         carried = len(self._memory) + int(self._program.fsal)
-        t, h, y, accepted, further = 1, 3, 4, 5, 6  # inputs
-        follows = {t: 1, y: 2, h: 3, accepted: 4}
-        follows |= {further + i: 5 + i for i in range(carried)}
-        outputs = 5 + carried + 2 + int(self._program.rows > 0)
+        t, h, y, accepted, idle, further = 1, 3, 4, 5, 6, 7  # inputs
+        follows = {t: 1, y: 2, h: 3, accepted: 4, idle: 5}
+        follows |= {further + i: 6 + i for i in range(carried)}
+        outputs = 6 + carried + 2 + int(self._program.rows > 0)
         return Wiring.of(entry, inputs, outputs, follows, t, y)
 
     def attempt(self, lanes: Lanes) -> Attempt:
@@ -130,27 +140,29 @@ class CompiledAttempts:
         if not found:
             found = self._run(self._given(lanes))
             self._count_evaluations(len(lanes), 1)
-        marks = Marks(*found[0].tolist())
-        if len(lanes) == 1:
-            found = [x[:, :1] if x.ndim == 3 else x[:1] for x in found]
-        return self._attempt(lanes, marks, found)
+        return self._attempt(lanes, Marks(*found[0].tolist()), found)
 
     def _given(self, lanes: Lanes) -> list[Tensor]:
         """The inputs of a round."""
         if lanes.field is not self._field:
             self._field = lanes.field
             self._common = self._solver.common(self._artifact, lanes.field, self._tolerances)
-        own = [lanes.t, lanes.t1, lanes.h, lanes.y.contiguous(), lanes.accepted, *self._memory]
+        idle = lanes.idle
+        if self._begins:  # a lane whose way has no length takes a step nevertheless
+            self._begins, idle = False, idle - (lanes.t == lanes.t1).long()
+        given = self._program.given
+        own = [*map(paired, (lanes.t, lanes.t1, lanes.h)), given(paired(lanes.y))]
+        own += map(paired, (lanes.accepted, idle, *self._memory))
         if self._program.fsal:
             assert lanes.first is not None
-            own.append(lanes.first.contiguous())
+            own.append(given(paired(lanes.first)))
         if self._stops is not None:
             stops = self._stops.index_select(0, lanes.samples)
-            own.append(next_stops(stops, lanes.t, lanes.t1))
+            own.append(paired(next_stops(stops, lanes.t, lanes.t1)))
         if self._program.request.dues:
             assert self._due is not None
-            own.append(self._due)
-        return [self._clock, *map(paired, own), *self._common]
+            own.append(paired(self._due))
+        return [self._clock, *own, *self._common]
 
     def _count_evaluations(self, lanes: int, rounds: int) -> None:
         made = self._program.evaluations_per_step * rounds
@@ -159,19 +171,22 @@ class CompiledAttempts:
 
     def _attempt(self, lanes: Lanes, marks: Marks, found: list[Tensor]) -> Attempt:
         """What a round found, as the loop has it."""
-        _, t, y, h, accepted, *rest = found
-        memories = len(self._memory)
-        self._memory, rest = tuple(rest[:memories]), rest[memories:]
-        first = rest.pop(0) if self._program.fsal else None
-        ratio, accept, *rest = rest
-        slopes = rest[0].unbind() if rest else ()
+        matrix, count, memories = self._program.found, len(lanes), len(self._memory)
+        y, slopes, first = matrix(found[2])[:count], [], None
+        if self._program.rows:
+            slopes = [matrix(slope)[:count] for slope in found.pop().unbind()]
+        if self._program.fsal:
+            first = matrix(found.pop(6 + memories))[:count]
+        _, t, _, h, accepted, idle, *rest = (x[:count] for x in found)
+        *memory, ratio, accept = rest
+        self._memory = tuple(memory)
         started = lanes.y if lanes.first is None else lanes.first
         step = CompiledLaneStep(self._method, y, started, first, lanes.t, t, lanes.y, slopes)
         worst, rejected, arrived, shortest, _ = marks
         verdict = Verdict(ratio, worst, accept if rejected else None, h, shortest)
         # A round that tried in vain, or in which a lane was lost, is remembered by what counts.
         still = worst < math.inf and rejected + lanes.rest < len(lanes)
-        onward = Onward(t, y, first, accepted, still)
+        onward = Onward(t, y, first, accepted, idle, still)
         return Attempt(step, t, arrived > lanes.rest, verdict, onward)
 
 

@@ -27,7 +27,13 @@ from .formulas import pulled_to, weighted
 from .passes import Passes
 from .tracing import standing_in
 
-__all__ = ["LaneFormula", "LaneRequest", "Marks"]
+__all__ = ["NARROW", "LaneFormula", "LaneRequest", "Marks"]
+
+NARROW = 4
+"""Numbers of a state up to which it is taken apart."""
+
+Parts = list[Tensor]
+"""A state's columns, each of shape (lanes,); or the matrix alone."""
 
 
 class Marks(NamedTuple):
@@ -123,17 +129,17 @@ class LaneFormula:
     def step(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """A round of steps, and where the lanes go on.
 
-        (tolerances; t, t1, length to try, y, how many steps counted so far, the controller's
-        memory, slope at the start if the method hands it on, next stop and next output time if
-        there are any) -> `Marks`, t, y, length, number and memory to go on with, the slope
-        likewise, ratios, which steps count, all slopes times the lengths of their steps, shape
-        (stages, lanes, width).
+        (tolerances; t, t1, length to try, y, in how many rounds a step counted and in how many
+        the lane was done before, the controller's memory, slope at the start if the method hands
+        it on, next stop and next output time if there are any) -> `Marks`, t, y, length, numbers
+        and memory to go on with, the slope likewise, ratios, which steps count, all slopes times
+        the lengths of their steps, shape (stages, lanes * width).
         """
         request, fsal = self.request, self.request.tableau.fsal
         control = request.control()
         memories, flags = self.memories, (fsal, request.stops, request.dues)
-        given = self._split(inputs, 5 + memories + sum(flags))
-        (t, t1, h, y, taken), rest = given.own[:5], given.own[5 + memories :]
+        given = self._split(inputs, 6 + memories + sum(flags))
+        (t, t1, h, y, taken, idle), rest = given.own[:6], given.own[6 + memories :]
         first, stop, due = (rest.pop(0) if there else None for there in flags)
         target = t1 if stop is None else stop
         with torch.no_grad(), standing_in(self.tensors, given.held):
@@ -141,54 +147,55 @@ class LaneFormula:
             t_next = t + h
             reaches = t_next + STRETCH * h >= target
             t_next = torch.where(reaches, target, t_next)
-            y1, slopes = self._stages(given, t, t_next, y, first, request.tableau.stages)
-            ratio = self._ratios(given, t_next - t, y, y1, slopes)
+            length, before = t_next - t, self._parted(y)
+            known = None if first is None else self._parted(first)
+            y1, slopes = self._stages(given, t, t_next, before, known, request.tableau.stages)
+            ratio = self._ratios(given, length, before, y1, slopes)
             accept = ratio <= 1.0
-            control.recall(given.own[5 : 5 + memories])
-            tried = torch.where(reaches & ~accept, t_next - t, h)
+            control.recall(given.own[6 : 6 + memories])
+            tried = torch.where(reaches & ~accept, length, h)
             h_next = control.mixed(tried, ratio, accept)
             if request.stops:
-                short = reaches & (t_next - t < h) & accept
+                short = reaches & (length < h) & accept
                 h_next = torch.where(short, torch.maximum(h, h_next), h_next)
             arrived = (accept & (t_next == t1)).sum()
             passed = arrived * 0 if due is None else (accept & (due <= t_next)).sum()
             marks = (ratio.amax(), (~accept).sum(), arrived, h_next.amin(), passed)
-            rows = accept.unsqueeze(1)
             found = [
                 torch.stack([mark.double() for mark in marks]),
                 torch.where(accept, t_next, t),
-                torch.where(rows, y1, y).contiguous(),
+                self._chosen(accept, y1, before),
                 h_next,
                 taken + accept,
+                idle + (t == t1),
                 *control.memory(ratio),
             ]
-            if first is not None:
-                found.append(torch.where(rows, slopes[-1], first).contiguous())
+            if known is not None:
+                found.append(self._chosen(accept, slopes[-1], known))
             found += [ratio, accept]
             if request.stages:
-                length = (t_next - t).to(self.packing.time_dtype).unsqueeze(1)
-                found.append(torch.stack([slope * length for slope in slopes]))
+                found.append(torch.stack(self._times_length(slopes, length)))
             return tuple(found)
 
     def slope(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """(tolerances; t, y) -> the field there."""
         given = self._split(inputs, 2)
-        t, y = given.own
+        t, y = given.own[0], self._matrix(self._parted(given.own[1]))
         with torch.no_grad(), standing_in(self.tensors, given.held):
             return (self._field(given)(t.to(self.packing.time_dtype), y),)
 
     def pull(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The pull-back of a round: steps of no length hand their cotangents on as they are.
 
-        (tolerances; t, t_next, y, cotangent of the ends, those of all slopes times lengths if they
-        are wanted, shape (stages * lanes, width)) -> cotangent of y. The gradients of the tensors
-        that require grad are added to the last inputs.
+        (tolerances; t, t_next, y, cotangent of the ends, those of all slopes times lengths one
+        after another if they are wanted) -> cotangent of y. The gradients of the tensors that
+        require grad are added to the last inputs.
         """
         wants = self.request.stages
         given = self._split(inputs, 4 + int(wants))
         t, t_next, y, cotangent = given.own[:4]
         with torch.enable_grad():
-            leaf = y.detach().requires_grad_()
+            leaves = [part.detach().requires_grad_() for part in self._parted(y)]
             held = [
                 fake.detach().requires_grad_(tensor.requires_grad)
                 for fake, tensor in zip(given.held, self.tensors, strict=True)
@@ -196,14 +203,14 @@ class LaneFormula:
             table = self.request.tableau
             count = table.stages if wants else table.needed
             with standing_in(self.tensors, held):
-                y1, slopes = self._stages(given, t, t_next, leaf, None, count)
-            pairs = [(y1, cotangent)]
+                y1, slopes = self._stages(given, t, t_next, leaves, None, count)
+            pairs = list(zip(y1, self._parted(cotangent), strict=True))
             if wants:
-                length = (t_next - t).to(self.packing.time_dtype).unsqueeze(1)
-                of_slopes = given.own[4].view(count, *y.shape).unbind()
-                pairs += zip([slope * length for slope in slopes], of_slopes, strict=True)
+                of_slopes = given.own[4].view(count, -1).unbind()
+                found = self._times_length(slopes, t_next - t)
+                pairs += zip(found, of_slopes, strict=True)
             wanted = [tensor for tensor in held if tensor.requires_grad]
-            return pulled_to(pairs, [leaf], wanted, given.totals)
+            return (self._joined(pulled_to(pairs, leaves, wanted, given.totals)),)
 
     @property
     def memories(self) -> int:
@@ -223,6 +230,48 @@ class LaneFormula:
             rtol, atol = (clock[i].to(self.packing.time_dtype) for i in (0, 1))
         count = len(self.tensors)
         return _Inputs(clock, mine, signs, rtol, atol, rest[:count], rest[count:])
+
+    # A state of few numbers is taken apart into columns, one for each number, shape (lanes,): the
+    # compiler then has lanes side by side in its vectors, and all stages in one loop over them. So
+    # it comes and goes too, the columns one after another.
+
+    @property
+    def width(self) -> int:
+        """Numbers of a state."""
+        return sum(shape[1:].numel() for shape in self.packing.shapes)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether states come and go in columns."""
+        return self.width <= NARROW
+
+    def _parted(self, carried: Tensor) -> Parts:
+        """The parts of what lanes carry, as it is given."""
+        return list(carried.view(self.width, -1).unbind()) if self.narrow else [carried]
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """The way back."""
+        return torch.stack(list(parts)).view(-1) if self.narrow else parts[0].contiguous()
+
+    def _columns(self, matrix: Tensor) -> Parts:
+        """The parts of a matrix."""
+        return list(matrix.unbind(1)) if self.narrow else [matrix]
+
+    def _matrix(self, parts: Parts) -> Tensor:
+        """The way back."""
+        return torch.stack(parts, 1) if self.narrow else parts[0]
+
+    def _beside(self, lanes: Tensor) -> Tensor:
+        """Numbers of lanes as they multiply parts."""
+        return lanes if self.narrow else lanes.unsqueeze(1)
+
+    def _chosen(self, accept: Tensor, new: Parts, old: Parts) -> Tensor:
+        rows = self._beside(accept)
+        return self._joined([torch.where(rows, x, y) for x, y in zip(new, old, strict=True)])
+
+    def _times_length(self, slopes: Sequence[Parts], length: Tensor) -> list[Tensor]:
+        h = self._beside(length.to(self.packing.time_dtype))
+        return [self._joined([part * h for part in slope]).view(-1) for slope in slopes]
 
     def _field(self, given: _Inputs) -> Callable[[Tensor, Tensor], Tensor]:
         """The field, from times and states to slopes, shape (lanes, width)."""
@@ -245,32 +294,51 @@ class LaneFormula:
         given: _Inputs,
         t: Tensor,
         t_next: Tensor,
-        y: Tensor,
-        first: Tensor | None,
+        y: Parts,
+        first: Parts | None,
         count: int,
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Parts, list[Parts]]:
         """Ends of steps, and the first `count` slopes."""
-        table, field, dtype = self.request.tableau, self._field(given), self.packing.time_dtype
-        length = t_next - t
-        h = length.to(dtype).unsqueeze(1)
-        slopes, stage = [field(t.to(dtype), y) if first is None else first], y
+        table, dtype = self.request.tableau, self.packing.time_dtype
+        slope_at, length = self._field(given), t_next - t
+        h = self._beside(length.to(dtype))
+
+        def field(time: Tensor, state: Parts) -> Parts:
+            return self._columns(slope_at(time.to(dtype), self._matrix(state)))
+
+        def moved(row: Sequence[Any]) -> Parts:
+            return [part + h * weighted(s, row) for part, *s in zip(y, *slopes, strict=True)]
+
+        slopes, stage = [field(t, y) if first is None else first], y
         for row, node in zip(table.a[1:count], table.c[1:count], strict=True):
-            stage = y + h * weighted(slopes, row)
+            stage = moved(row)
             time = t_next if node == 1 else t + float(node) * length if node else t
-            slopes.append(field(time.to(dtype), stage))
+            slopes.append(field(time, stage))
         if table.fsal and count == table.stages:
             return stage, slopes
-        return y + h * weighted(slopes, table.b), slopes
+        return moved(table.b), slopes
 
     def _ratios(
-        self, given: _Inputs, length: Tensor, y: Tensor, y1: Tensor, slopes: list[Tensor]
+        self, given: _Inputs, length: Tensor, y: Parts, y1: Parts, slopes: list[Parts]
     ) -> Tensor:
         """Error over tolerance of each lane; of a constant step 0, or NaN if its end is lost."""
         if not self.request.adaptive:
-            return torch.where(y1.isfinite().all(1), 0.0, math.nan).double()
-        floor = torch.finfo(y.dtype).tiny ** 0.5
-        scale = given.atol.clamp(min=floor) + given.rtol * torch.maximum(y.abs(), y1.abs())
-        h = length.to(y.dtype).unsqueeze(1)
-        errors = [h * weighted(slopes, row) / scale for row in self.request.tableau.error]
-        norms = [error.square().mean(1).sqrt() for error in errors]
+            finite = self._matrix(y1).isfinite().all(1)
+            return torch.where(finite, 0.0, math.nan).double()
+        rtol, atol = ([x] * len(y) if x.ndim == 0 else self._columns(x) for x in given[3:5])
+        floor = torch.finfo(self.packing.dtype).tiny ** 0.5
+        h = self._beside(length.to(self.packing.dtype))
+        parts = zip(rtol, atol, y, y1, *slopes, strict=True)
+        squares: list[list[Tensor]] = [[] for _ in self.request.tableau.error]
+        for relative, absolute, start, end, *own in parts:
+            scale = absolute.clamp(min=floor) + relative * torch.maximum(start.abs(), end.abs())
+            for found, row in zip(squares, self.request.tableau.error, strict=True):
+                found.append((h * weighted(own, row) / scale).square())
+        norms = [self._mean(found).sqrt() for found in squares]
         return (norms[0] if len(norms) == 1 else hairers_two(*norms)).double()
+
+    def _mean(self, parts: Parts) -> Tensor:
+        """Of each lane's numbers."""
+        if self.narrow:
+            return sum(parts[1:], parts[0]) / len(parts)
+        return parts[0].mean(1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from ..samples import rows_packing
 from ..state import Packing
-from .lane_formulas import LaneFormula
+from .lane_formulas import NARROW, LaneFormula
 from .program import Program, Subject
 
 __all__ = ["FEWEST", "LaneProgram", "paired"]
@@ -25,6 +27,21 @@ class LaneProgram(Program):
 
     may_be_fixed = False
 
+    @functools.cached_property
+    def width(self) -> int:
+        """Numbers of a state."""
+        return sum(shape[1:].numel() for shape in self._layout.packing.shapes)
+
+    def given(self, carried: Tensor) -> Tensor:
+        """What lanes carry, shape (lanes, width), as graphs are given it."""
+        return carried.t().reshape(-1) if self.width <= NARROW else carried.contiguous()
+
+    def found(self, given: Tensor) -> Tensor:
+        """The way back."""
+        if self.width <= NARROW:
+            return given.view(self.width, -1).t()
+        return given.view(-1, self.width)
+
     def _traced_as(self, packing: Packing) -> Packing:
         return rows_packing(packing, max(FEWEST, packing.batch or 1))
 
@@ -36,18 +53,18 @@ class LaneProgram(Program):
         return [torch.zeros(2, dtype=torch.float64)]
 
     def _own_of_step(self, packing: Packing) -> list[Tensor]:
-        y, t = _matrix(packing), _clocks(packing)
+        y, t = self.given(_matrix(packing)), _clocks(packing)
         request = self.request
         flags = ((self.fsal, y), (request.stops, t), (request.dues, t))
         further = [example for there, example in flags if there]
-        return [t, t, t, y, t.long(), *request.control().memory(t), *further]
+        return [t, t, t, y, t.long(), t.long(), *request.control().memory(t), *further]
 
     def _own_of_slope(self, packing: Packing) -> list[Tensor]:
-        return [_clocks(packing), _matrix(packing)]
+        return [_clocks(packing), self.given(_matrix(packing))]
 
     def _own_of_pull(self, packing: Packing) -> list[Tensor]:
-        y, t = _matrix(packing), _clocks(packing)
-        return [t, t, y, y, *([y.repeat(self.rows, 1)] if self.rows else [])]
+        y, t = self.given(_matrix(packing)), _clocks(packing)
+        return [t, t, y, y, *([y.flatten().repeat(self.rows)] if self.rows else [])]
 
     def _following(self, packing: Packing) -> list[Tensor]:
         y = _matrix(packing)

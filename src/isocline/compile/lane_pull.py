@@ -45,17 +45,19 @@ class CompiledPull:
         """Cotangents of what lanes carried before a round."""
         if round_.samples is not self._samples:
             self._enter(round_.samples)
-        program, own = self._solver.program, [round_.t, round_.t_next, y.contiguous()]
-        own.append(cotangent.contiguous())
+        program, count = self._solver.program, len(y)
+        if slopes is None:
+            slopes = y.new_zeros(program.rows, *y.shape)
+        own = [round_.t, round_.t_next, y]
+        cotangents = [cotangent, *slopes]
+        if count == 1:  # a second lane, which nothing is worth anything to
+            own, cotangents = [*map(paired, own)], [*map(_beside_nothing, cotangents)]
+        own = [*own[:2], *map(program.given, (own[2], cotangents[0]))]
         if program.rows:
-            own.append(y.new_zeros(program.rows, *y.shape) if slopes is None else slopes)
-        if len(y) == 1:  # a second lane, which nothing is worth anything to
-            own = [*map(paired, own[:3]), *map(_beside_nothing, own[3:])]
-        if program.rows:
-            own[4] = own[4].reshape(-1, y.shape[1])
+            own.append(torch.cat([program.given(one).flatten() for one in cotangents[1:]]))
         (found,) = self._artifact.run([self._clock, *own, *self._given])
-        self._count_evaluations(len(y), 1)
-        return found[: len(y)]
+        self._count_evaluations(count, 1)
+        return program.found(found)[:count]
 
     def pull_all(self, rounds: Sequence[tuple[TakenRound, Tensor]], cotangent: Tensor) -> Tensor:
         """The same over rounds without output, by the driver where there is one."""
@@ -63,14 +65,14 @@ class CompiledPull:
         if first.samples is not self._samples:
             self._enter(first.samples)
         if entry is not None and len(y) > 1:
-            after, rows = self._given, self._solver.program.rows
-            if rows:
-                after = [y.new_zeros(rows * len(y), y.shape[1]), *after]
-            walked = [(round_.t, round_.t_next, start.contiguous()) for round_, start in rounds]
-            found = pulled(entry, walked, self._clock, cotangent.contiguous(), after)
+            program, after = self._solver.program, self._given
+            if program.rows:
+                after = [y.new_zeros(program.rows * y.numel()), *after]
+            walked = [(round_.t, round_.t_next, program.given(start)) for round_, start in rounds]
+            found = pulled(entry, walked, self._clock, program.given(cotangent), after)
             if found is not None:
                 self._count_evaluations(len(y), len(rounds))
-                return found
+                return program.found(found)
         for round_, start in rounds:
             cotangent = self.pull(round_, start, cotangent, None)
         return cotangent
@@ -112,8 +114,8 @@ class CompiledPull:
 
 
 def _beside_nothing(lane: Tensor) -> Tensor:
-    """Cotangents of one lane, the next to last axis, and zeros for another."""
-    return torch.cat([lane, torch.zeros_like(lane)], -2)
+    """Cotangents of one lane, and zeros for another."""
+    return torch.cat([lane, torch.zeros_like(lane)])
 
 
 def _zeros_like(tensor: Tensor) -> Tensor:

@@ -104,8 +104,8 @@ class _LanePID:
         self.least_factor = min(pid.factor_min, pid.safety)
         # As tensors: numbers cost up to three times as much.
         numbers = (pid.factor_min, pid.safety, 1.0, pid.factor_max)
-        bounds = torch.tensor(numbers, dtype=torch.float64)
-        self._least, self._safe, self._one, self._most = bounds.unbind()
+        bounds = [torch.full((), number, dtype=torch.float64) for number in numbers]
+        self._least, self._safe, self._one, self._most = bounds
         self._now = -(p + i + d) / order
         self._before = ((p + 2 * d) / order, -d / order)
         self._again = -1.0 / order  # after a rejection the integral term acts alone

@@ -14,6 +14,7 @@ from .judging import LaneJudge, Verdict
 from .lanes import Lanes, stops_of
 
 __all__ = [
+    "CROWD",
     "Attempt",
     "AttemptingLanes",
     "Attempts",
@@ -34,7 +35,8 @@ class Onward(NamedTuple):
         t: shape (lanes,).
         y: what they carry.
         first: the field there; None where it has to be found.
-        accepted: how many steps of each have counted.
+        accepted: in how many of the rounds that may have rejected some each lane's step was taken.
+        idle: in how many each was done before.
         still: whether this may be remembered as a round in which the steps that do not count have
             no length, in place of a round of those alone that do.
     """
@@ -43,6 +45,7 @@ class Onward(NamedTuple):
     y: Tensor
     first: Tensor | None
     accepted: Tensor
+    idle: Tensor
     still: bool
 
 
@@ -82,13 +85,22 @@ class Skipped(NamedTuple):
 class Attempts(Protocol):
     """Tries one round after another of one solve."""
 
-    def skip(self, lanes: Lanes, due: Tensor | None, most: int, *, record: bool) -> Skipped | None:
-        """Take rounds in which no lane is done or lost or passes an output time, if a way is quick.
+    @property
+    def crowd(self) -> int:
+        """Lanes at rest are to leave when they are one in so many."""
+
+    def skip(
+        self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool
+    ) -> Skipped | None:
+        """Take rounds in which no lane is lost or passes an output time, if a way is quick.
+
+        Lanes that are done in one of them try steps of no length in those that follow.
 
         Args:
             lanes: where they stand.
             due: the next output time of each, if there are any.
             most: number of rounds.
+            done: how many lanes may be done after them, with those at rest.
             record: whether it is wanted what they were.
         """
 
@@ -107,6 +119,11 @@ class AttemptingLanes(Protocol):
         """For one solve; a step down to the length `critical` is for the loop to judge."""
 
 
+CROWD = 8
+"""Lanes at rest leave when they are one in so many. Their rows cost evaluations; leaving costs a
+dozen small copies. See docs/results/per-sample.md for what other numbers cost."""
+
+
 class SteppedAttempts:
     """Tries rounds operation by operation.
 
@@ -120,6 +137,7 @@ class SteppedAttempts:
         self, problem: SampleProblem, plan: SamplePlan, stepper: LaneStepper, critical: float
     ) -> None:
         self._stepper, self._bounds = stepper, plan.controller
+        self.crowd = CROWD
         self._stops = stops_of(plan.controller.stops, problem)
         self._ends_early = bool(plan.events)
         self._judge = LaneJudge(plan, stepper, problem.y0, critical)
@@ -128,7 +146,7 @@ class SteppedAttempts:
         """Only these lanes are left."""
         self._judge.keep(lanes)
 
-    def skip(self, lanes: Lanes, due: Tensor | None, most: int, *, record: bool) -> None:
+    def skip(self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool) -> None:
         """Each round goes through the loop."""
 
     def attempt(self, lanes: Lanes) -> Attempt:

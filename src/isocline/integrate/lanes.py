@@ -28,6 +28,7 @@ class Lanes:
         first: the slope that the steps start with, if it is known for all lanes.
         field: the field for these samples.
         accepted: in how many of the rounds that may have rejected some each lane's step was taken.
+        idle: in how many rounds each lane was done and had not been put to rest.
         moved: which lanes start from an event, whose time may carry a graph; None where none does.
         awake: which lanes are not at rest; None where none is.
         rest: how many are.
@@ -42,6 +43,7 @@ class Lanes:
     first: Tensor | None
     field: LaneField
     accepted: Tensor
+    idle: Tensor
     moved: Tensor | None = None
     awake: Tensor | None = None
     rest: int = 0
@@ -62,6 +64,7 @@ class Lanes:
             first=None,
             field=problem.field.at(None),
             accepted=torch.zeros(batch, dtype=torch.long, device=device),
+            idle=torch.zeros(batch, dtype=torch.long, device=device),
         )
 
     def __len__(self) -> int:
@@ -108,8 +111,8 @@ class Lanes:
         """Let the lanes at rest leave; the positions of those that stay."""
         assert self.awake is not None
         stay = self.awake.nonzero().squeeze(1)
-        kept = (self.samples, self.t, self.t1, self.h, self.y, self.accepted)
-        self.samples, self.t, self.t1, self.h, self.y, self.accepted = (
+        kept = (self.samples, self.t, self.t1, self.h, self.y, self.accepted, self.idle)
+        self.samples, self.t, self.t1, self.h, self.y, self.accepted, self.idle = (
             tensor.index_select(0, stay) for tensor in kept
         )
         if self.first is not None:

@@ -33,10 +33,6 @@ _ULPS = 4
 
 _EPS = torch.finfo(torch.float64).eps
 
-_CROWD = 8
-"""Lanes at rest leave when they are one in so many. Their rows cost evaluations; leaving costs a
-dozen small copies. See docs/results/per-sample.md for what other numbers cost."""
-
 
 def integrate_samples(
     problem: SampleProblem, plan: SamplePlan, *, recorder: LaneRecorder | None = None
@@ -119,15 +115,21 @@ class _Loop:
     def _skip(self) -> None:
         """Rounds of which only the lanes need know, if there is a quick way to take them."""
         lanes, before = self.lanes, self.problem.field.evaluations
-        most, recorder = self.plan.max_steps - self.rounds, self.recorder
-        found = self.attempts.skip(lanes, self.saver.due, most, record=recorder is not None)
+        recorder = self.recorder
+        found = self.attempts.skip(
+            lanes,
+            self.saver.due,
+            most=self.plan.max_steps - self.rounds,
+            done=max(lanes.rest, (len(lanes) - 1) // self.attempts.crowd),
+            record=recorder is not None,
+        )
         self.common += self.problem.field.evaluations - before
         if found is None or not found.number:
             return
         self.rounds += found.number
         self.split += found.number
         lanes.go_on(found.onward.t, found.onward.y, found.onward.first, found.h)
-        lanes.accepted = found.onward.accepted
+        lanes.accepted, lanes.idle = found.onward.accepted, found.onward.idle
         if recorder is not None:
             assert isinstance(recorder, SkipRecorder)
             ends = [*(y for *_, y in found.rounds[1:]), lanes.y]
@@ -279,7 +281,7 @@ class _Loop:
         if onward is not None:
             self.split += 1
             lanes.go_on(onward.t, onward.y, onward.first, verdict.h_next)
-            lanes.accepted = onward.accepted
+            lanes.accepted, lanes.idle = onward.accepted, onward.idle
             return
         lanes.h = verdict.h_next
         if accept is not None:
@@ -314,7 +316,7 @@ class _Loop:
             failed = self._underflow(h, ratio, accept)
         if self.plan.on_step is not None:
             self.plan.on_step(lanes.progress(self.problem.t0))
-        if failed or lanes.rest * _CROWD >= len(lanes):
+        if failed or lanes.rest * self.attempts.crowd >= len(lanes):
             self._leave()
 
     def _underflow(self, h: Tensor, ratio: Tensor, accept: Tensor | None) -> bool:
@@ -353,11 +355,13 @@ class _Loop:
     def _rest(self, lanes: Tensor) -> None:
         """These lanes are done."""
         found, samples = self.found, self.lanes.samples.index_select(0, lanes)
-        # A lane tries one step in each round until it rests.
+        # A lane tries one step in each round until it is done.
         rejected = self.split - self.lanes.accepted.index_select(0, lanes)
+        tried = self.rounds - self.lanes.idle.index_select(0, lanes)
         found.rejected.index_copy_(0, samples, rejected)
-        found.accepted.index_copy_(0, samples, self.rounds - rejected)
-        found.evaluations.index_add_(0, samples, torch.full_like(samples, self.common))
+        found.accepted.index_copy_(0, samples, tried - rejected)
+        each = self.plan.solver.evaluations_per_step
+        found.evaluations.index_add_(0, samples, self.common - each * (self.rounds - tried))
         self.lanes.put_to_rest(lanes)
 
     def _count(self, lanes: Tensor, before: int) -> None:

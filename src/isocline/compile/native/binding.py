@@ -107,7 +107,7 @@ class Rounds(Structure):
     _fields_ = [
         ("round", Entry),
         *((name, c_void_p) for name in ("given", "from_")),
-        *((name, c_int64) for name in ("inputs", "outputs", "t", "y", "lanes", "rest")),
+        *((name, c_int64) for name in ("inputs", "outputs", "t", "y", "lanes", "rest", "done")),
         ("least", c_double),
         *((name, c_int64) for name in ("most", "records")),
     ]

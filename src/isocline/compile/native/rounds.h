@@ -1,8 +1,8 @@
 // Rounds of per-sample stepping of which only the lanes need know, and the walk back over such.
 //
 // A round is one call of an artifact (isocline/compile/lane_formulas.py), which says in a few
-// numbers what it found. As long as no lane is done, lost, or past an output time, what it gives is
-// what the next one is given.
+// numbers what it found. As long as few lanes are done and none is lost or past an output time, what
+// it gives is what the next one is given.
 
 #pragma once
 
@@ -23,6 +23,7 @@ struct Rounds {
   int64_t inputs, outputs;
   int64_t t, y;          // which inputs those are
   int64_t lanes, rest;   // how many lanes there are, and are at rest
+  int64_t done;          // how many may be done, with those
   double least;          // a next step that is shorter, or as short, is for others to judge
   int64_t most;          // rounds
   int64_t records;       // whether it is kept where rounds started and ended
@@ -62,7 +63,7 @@ class Skipping {
  private:
   bool quiet(const double* marks) const {
     double worst = marks[0], rejected = marks[1], arrived = marks[2], shortest = marks[3];
-    return std::isfinite(worst) && rejected + task_.rest < task_.lanes && arrived <= task_.rest &&
+    return std::isfinite(worst) && rejected + task_.rest < task_.lanes && arrived <= task_.done &&
            shortest > task_.least && marks[4] == 0.0;
   }
 

@@ -63,7 +63,7 @@ class Quiet(NamedTuple):
 def driven(
     wiring: Wiring,
     given: Sequence[Tensor],
-    lanes: tuple[int, int],
+    lanes: tuple[int, int, int],
     least: float,
     most: int,
     record: bool,
@@ -73,7 +73,7 @@ def driven(
     Args:
         wiring: how they follow.
         given: inputs of the first.
-        lanes: how many there are, and how many of them are at rest.
+        lanes: how many there are, how many of them are at rest, and how many may be done.
         least: a next step as short as this ends it.
         most: number of rounds.
         record: whether to keep where rounds began and ended.

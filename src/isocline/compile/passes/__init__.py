@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch.fx import GraphModule
 
+from .columns import columns
 from .hoist import hoist, invariant
 from .layers import layers
 from .operators import shims
@@ -24,6 +25,7 @@ class Passes:
     """Which rewritings are on.
 
     Attributes:
+        columns: what is stacked and taken apart again is not stacked.
         products: small products by kernels of our own.
         layers: dense layers one after another over a few rows as one operator.
         skinny: products with few rows as fused loops.
@@ -31,6 +33,7 @@ class Passes:
         tanh: tanh as a rational function.
     """
 
+    columns: bool = True
     products: bool = True
     layers: bool = True
     skinny: bool = True
@@ -61,6 +64,8 @@ def apply(graph: GraphModule, passes: Passes, held: Sequence[int] = ()) -> Rewri
     """
     graph = copy.deepcopy(graph)
     held = held if passes.hoist else ()
+    if passes.columns:
+        columns(graph)
     if passes.layers:
         layers(graph)
     if passes.products:
