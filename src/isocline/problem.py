@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -126,7 +127,10 @@ class PackedField:
         self.tensor_args = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
         plain = packing.single and packing.dtypes[0] == packing.dtype and not active()
         self._shape = packing.shapes[0] if plain else None
-        self._strides = torch.empty(packing.shapes[0], device="meta").stride()
+
+    @functools.cached_property
+    def _strides(self) -> tuple[int, ...]:
+        return torch.empty(self.packing.shapes[0], device="meta").stride()
 
     @property
     def time_like(self) -> Tensor:

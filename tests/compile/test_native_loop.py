@@ -5,6 +5,7 @@ compiler. `test_compiled_solves.py` has it drive machine code.
 """
 
 import ctypes
+import weakref
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 import isocline as ic
 from isocline.compile import recall
 from isocline.compile.native import whole
-from isocline.compile.native.binding import adopted, handles
+from isocline.compile.native.binding import known
 from isocline.compile.native.library import driver
 
 from .compile_cases import RUN
@@ -164,12 +165,29 @@ def test_backward_again_and_after_the_graph_was_let_go(driven: list[bool]) -> No
     assert driven == [True]
 
 
-def test_tensors_of_handles_are_let_go() -> None:
-    tensor = torch.zeros(3)
-    (handle,) = handles([tensor])
-    assert tensor._use_count() == 2
-    assert adopted(handle) is tensor
-    assert tensor._use_count() == 1
+def test_what_the_driver_was_lent_is_let_go(driven: list[bool]) -> None:
+    """Tensors are counted while a solve may be walked back over, and no longer."""
+    assert RATE._use_count() == 1
+    y0 = start().requires_grad_()
+    solution = solve(y0)
+    assert RATE._use_count() > 1
+    solution.ys.sum().backward()
+    assert driven == [True]
+    before = weakref.ref(y0)
+    RATE.grad = None
+    del solution, y0
+    assert before() is None
+    assert RATE._use_count() == 1
+
+
+def test_tensors_of_python_are_known_to_the_driver() -> None:
+    """Wherever they begin in their memory; to look at them is not to keep them."""
+    library = driver()
+    assert library is not None
+    for tensor in (torch.zeros(6), torch.zeros(6)[2:], torch.nn.Parameter(torch.ones(2, 2))):
+        before = tensor._use_count()
+        assert library.isocline_data(known([tensor])) == tensor.data_ptr()
+        assert tensor._use_count() == before
 
 
 def test_second_derivatives(driven: list[bool]) -> None:

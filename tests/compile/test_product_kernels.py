@@ -131,6 +131,18 @@ def test_what_is_not_finite_goes_through(kernels: ctypes.CDLL) -> None:
         assert torch.equal(c.isfinite().all(1), torch.tensor([True, False, True]))
 
 
+@pytest.mark.parametrize("inner", [3, 16, 21])
+def test_what_is_not_finite_stays_in_its_column(kernels: ctypes.CDLL, inner: int) -> None:
+    """Rows of both factors multiplied whole: ends of rows are read with what lies before them."""
+    for bad, place in itertools.product((torch.nan, torch.inf), range(inner)):
+        a, b, c = torch.ones(2, inner), torch.ones(19, inner), torch.zeros(2, 19)
+        b[5, place] = bad
+        multiply(kernels, (a, b), (False, True), c, False)
+        wanted = torch.full((2, 19), float(inner))
+        wanted[:, 5] = bad
+        torch.testing.assert_close(c, wanted, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False)])
 @pytest.mark.parametrize("rows", [64, 1001, 5000])
 def test_large_products_are_right(

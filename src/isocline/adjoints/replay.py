@@ -59,17 +59,13 @@ class Replay(WholeRecorder):
         # come from the same steps forward and backward.
         self.clock = Clock(self.problem, plan.ts, times)
         self._saver = Saver(self.problem, plan, self.clock)
-        self._row = len(self._saver.initial_times())
+        # How many rows were saved before the first step.
+        self.initial_rows = self._row = len(self._saver.initial_times())
 
     @property
     def outputs(self) -> int:
         """How many tensors `forward` answers with."""
         return 3
-
-    @property
-    def initial_rows(self) -> int:
-        """How many rows were saved before the first step."""
-        return len(self._saver.initial_times())
 
     def accepted(self, start: Start, reach: Reach, step: Step, rows: int) -> None:
         """Remember an accepted step."""
@@ -145,7 +141,8 @@ class Replay(WholeRecorder):
         totals = ParameterGradients(len(inputs))
         with self._turn:
             gradient = self._walk(inputs, totals, cotangents)
-        gradient = gradient + cotangents[0][: self.initial_rows].sum(0)
+        if self.initial_rows:
+            gradient = gradient + cotangents[0][: self.initial_rows].sum(0)
         of_times = totals.totals[len(captured) :] or (None, None, None)
         return (gradient, *of_times, *totals.totals[: len(captured)])
 

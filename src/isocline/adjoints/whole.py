@@ -42,7 +42,8 @@ def walk_whole(
     """
     field = replay.problem.field
     solver.demand_unchanged(replay.versions)
-    buffers = [torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in inputs]
+    as_rows = torch.contiguous_format
+    buffers = [torch.zeros_like(tensor, memory_format=as_rows) for tensor in inputs]
     totals.totals = list(buffers)
     if replay.whole is not None and not replay.whole.forgotten:
         return replay.whole.pull(cotangents[0][replay.initial_rows :], buffers)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
+import operator
 from collections import deque
 from collections.abc import Iterator
 from types import CodeType
@@ -58,35 +60,39 @@ class Anatomy:
         self.named: list[tuple[str, tuple[str, ...]]] = []
         self.untold: list[str] = []
         self.fingerprint: str | None = None
-        self._quick: list[tuple[dict[Any, Any], Any, Any]] = []
-        self._lengths: list[tuple[Any, int]] = []
+        # What `held` compares, apart by kind: entries of dictionaries (these, keys, values), things
+        # that have a length and their lengths, and all else.
+        self._entries: tuple[list[dict[Any, Any]], list[Any], list[Any]] = ([], [], [])
+        self._sized: tuple[list[Any], list[int]] = ([], [])
         self._slow: list[Site] = []
 
-    def holds(self) -> bool:
-        """Whether nothing has changed: what is asked before every solve."""
-        for holder, key, value in self._quick:
-            if holder.get(key, MISSING) is not value:
-                return False
-        for holder, length in self._lengths:
-            if len(holder) != length:
-                return False
-        return all(site.same for site in self._slow) and self.read() is not None
+    def held(self) -> list[Tensor] | None:
+        """The tensors, as `read`, if nothing has changed: what is asked before every solve."""
+        holders, keys, values = self._entries
+        sized, lengths = self._sized
+        # Loops in C: a solve of a small field asks for a hundred entries and lengths.
+        found = map(dict.get, holders, keys, itertools.repeat(MISSING))
+        if not all(map(operator.is_, found, values)) or list(map(len, sized)) != lengths:
+            return None
+        return self.read() if all(site.same for site in self._slow) else None
 
     def changed(self) -> list[Site]:
         """The sites where something else is now."""
         return [site for site in self.sites if not site.same]
 
     def settle(self, volatile: frozenset[str]) -> None:
-        """Leave out what the callable changes itself, and make `holds` quick."""
-        self._quick, self._lengths, self._slow = [], [], []
+        """Leave out what the callable changes itself, and make `held` quick."""
+        self._entries, self._sized, self._slow = ([], [], []), ([], []), []
         for site in self.sites:
             if site.path in volatile:
                 continue
             holder, key = site.entry
             if holder is not None:
-                self._quick.append((holder, key, site.value))
+                for part, one in zip(self._entries, (holder, key, site.value), strict=True):
+                    part.append(one)
             elif isinstance(site.read, functools.partial) and site.read.func is len:
-                self._lengths.append((site.read.args[0], site.value))
+                self._sized[0].append(site.read.args[0])
+                self._sized[1].append(site.value)
             else:
                 self._slow.append(site)
 

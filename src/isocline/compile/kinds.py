@@ -180,7 +180,7 @@ def find(func: Callable[..., Any], probe: Callable[[], Any]) -> tuple[_Kind, Ana
     seen = _FIELDS.get(id(func))
     if seen is not None and seen.reference() is not func:
         seen = None
-    if seen is not None and seen.anatomy.holds():
+    if seen is not None and seen.anatomy.held() is not None:
         return seen.kind, seen.anatomy
     anatomy = dissected(func, "field")
     kinds = _KINDS.setdefault(anatomy.root, [])

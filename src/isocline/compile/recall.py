@@ -9,7 +9,7 @@ the field, and goes with it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -50,7 +50,8 @@ class Known(NamedTuple):
     @property
     def holds(self) -> bool:
         """Whether the field still is what was compiled."""
-        return self.anatomy.holds() and _layout(self.anatomy) == self.layout
+        tensors = self.anatomy.held()
+        return tensors is not None and _layout(tensors) == self.layout
 
 
 _KNOWN: dict[int, tuple[weakref.ref[Any], dict[Hashable, Known]]] = {}
@@ -132,12 +133,13 @@ def keep(
     answers.pop(asked, None)
     while len(answers) >= _MAX_QUESTIONS:
         answers.pop(next(iter(answers)))  # the one asked first
-    answers[asked] = Known(packing, plan, fast, adjoint, anatomy, _layout(anatomy))
+    layout = _layout(anatomy.read() or ())
+    answers[asked] = Known(packing, plan, fast, adjoint, anatomy, layout)
 
 
-def _layout(anatomy: Anatomy) -> list[tuple[Any, ...]]:
+def _layout(tensors: Iterable[Tensor]) -> list[tuple[Any, ...]]:
     """Which tensors the field holds, and how they lie in memory; artifacts do not look."""
     return [
-        (id(x), x.shape, x.stride(), x.dtype, x.requires_grad, x.is_neg(), x.device.type)
-        for x in anatomy.read() or ()
+        (id(x), x.shape, x.stride(), x.dtype, x.requires_grad, x.is_neg(), x.is_cpu)
+        for x in tensors
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ctypes import Structure, c_double, c_int64, c_void_p
 from typing import Any
 
@@ -22,7 +22,7 @@ __all__ = [
     "Task",
     "adopted",
     "adopted_all",
-    "handles",
+    "known",
 ]
 
 
@@ -125,17 +125,14 @@ class RoundPulls(Structure):
     ]
 
 
-_POINTER: Any = ctypes.pythonapi.PyCapsule_GetPointer
-_POINTER.restype, _POINTER.argtypes = c_void_p, [ctypes.py_object, ctypes.c_char_p]
 _CAPSULE: Any = ctypes.pythonapi.PyCapsule_New
 _CAPSULE.restype = ctypes.py_object
 _CAPSULE.argtypes = [c_void_p, ctypes.c_char_p, c_void_p]
 
 
-def handles(tensors: Iterable[Tensor]) -> Any:
-    """Handles of tensors, one after another, for a function that takes them over."""
-    capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
-    return (c_void_p * len(capsules))(*[_POINTER(one, None) for one in capsules])
+def known(tensors: Sequence[Tensor]) -> Any:
+    """Tensors one after another, for a function that looks at them while they are held here."""
+    return (c_void_p * len(tensors))(*[tensor._cdata for tensor in tensors])
 
 
 def adopted(handle: int) -> Tensor:

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <iterator>
 #include <limits>
+#include <memory>
 #include <vector>
 
 namespace isocline {
@@ -25,10 +26,10 @@ namespace isocline {
 
 class Solve {
  public:
-  // Takes over the handles: what a step is given after its own inputs, the same of the start, the
-  // state there, and perhaps the slope.
+  // Given: what a step is given after its own inputs, the same of the start, the state there, and
+  // perhaps the slope.
   Solve(
-      const Frame& frame, const Control& control, const Task& task, const Handle* given,
+      const Frame& frame, const Control& control, const Task& task, const Known* given,
       int64_t count)
       : frame_(frame),
         control_(control),
@@ -38,15 +39,18 @@ class Solve {
         keeping_(task.keeps > 0),
         targets_(task.targets, task.targets + task.target_count),
         ts_(task.ts, task.ts + task.ts_count),
-        of_step_(given, given + frame.of_step),
-        of_start_(given + frame.of_step, given + frame.of_step + frame.of_start),
-        y_(given[frame.of_step + frame.of_start]),
-        slope_(count > frame.of_step + frame.of_start + 1 ? given[count - 1] : nullptr),
+        of_step_(counted(given, frame.of_step)),
+        of_start_(counted(given + frame.of_step, frame.of_start)),
         t_(task.t0),
         h_(task.h),
         sign_(task.t1 >= task.t0 ? 1.0 : -1.0),
         times_{0.0, 0.0, frame.rtol, frame.atol},
-        clock_(Tensor::over(times_, 4)) {}
+        clock_(Tensor::over(times_, 4)) {
+    const int64_t first = frame.of_step + frame.of_start;
+    auto own = counted(given + first, count - first);
+    y_ = std::move(own[0]);
+    if (own.size() > 1) slope_ = std::move(own[1]);
+  }
 
   // Go on for some seconds, or until the solve has ended or wants other steps.
   Pause drive(double seconds) {
@@ -72,11 +76,11 @@ class Solve {
     return ENDED;
   }
 
-  // From here on, steps that keep nothing. Takes over the handles, as the constructor does.
-  void resume(const Artifact& step, const Handle* given, int64_t count) {
+  // From here on, steps that keep nothing.
+  void resume(const Artifact& step, const Known* given, int64_t count) {
     keeping_ = false;
     step_ = step;
-    of_step_ = std::vector<Tensor>(given, given + count);
+    of_step_ = counted(given, count);
   }
 
   Report report() const {
@@ -274,8 +278,17 @@ void isocline_link(void* copy_of, void* release, void* data_of, void* over, void
   torch.empty = reinterpret_cast<decltype(torch.empty)>(empty);
 }
 
+// Where the elements of a tensor of Python lie; null where that cannot be found out.
+void* isocline_data(const Known* known) {
+  try {
+    return counted(known, 1)[0].data<void>();
+  } catch (...) {
+    return nullptr;
+  }
+}
+
 void* isocline_begin(
-    const Frame* frame, const Control* control, const Task* task, const Handle* given,
+    const Frame* frame, const Control* control, const Task* task, const Known* given,
     int64_t count) {
   try {
     return new Solve(*frame, *control, *task, given, count);
@@ -290,8 +303,13 @@ int32_t isocline_drive(void* solve, double seconds, Report* report) {
   return pause;
 }
 
-void isocline_resume(void* solve, const Artifact* step, const Handle* given, int64_t count) {
-  static_cast<Solve*>(solve)->resume(*step, given, count);
+int32_t isocline_resume(void* solve, const Artifact* step, const Known* given, int64_t count) {
+  try {
+    static_cast<Solve*>(solve)->resume(*step, given, count);
+    return 0;
+  } catch (...) {
+    return 1;
+  }
 }
 
 Handle isocline_culprit(void* solve) { return static_cast<Solve*>(solve)->culprit(); }
@@ -331,13 +349,12 @@ void isocline_free(void* solve) { delete static_cast<Solve*>(solve); }
 
 // Rounds of per-sample stepping; null if one of them failed. `count` is how many were quiet.
 void* isocline_skip(const Rounds* task, double seconds, int64_t* count) {
-  auto* skipping = new Skipping(*task);
   try {
+    auto skipping = std::make_unique<Skipping>(*task);
     skipping->go(seconds);
     *count = skipping->count();
-    return skipping;
+    return skipping.release();
   } catch (...) {
-    delete skipping;
     return nullptr;
   }
 }

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..cache import Cache, CacheError
+from .binding import known
 
 __all__ = ["compiler", "driver"]
 
@@ -42,13 +43,17 @@ def driver() -> ctypes.CDLL | None:
         addresses = [ctypes.cast(getattr(torch_cpu, name), ctypes.c_void_p) for name in _LINKED]
     except (CacheError, OSError, AttributeError, subprocess.CalledProcessError):
         return None
-    library.isocline_link.argtypes = [ctypes.c_void_p] * len(_LINKED)
-    library.isocline_link(*addresses)
     pointer, whole = ctypes.c_void_p, ctypes.c_int64
+    library.isocline_link.argtypes = [pointer] * len(_LINKED)
+    library.isocline_link(*addresses)
+    library.isocline_data.restype, library.isocline_data.argtypes = ctypes.c_void_p, [pointer]
+    probe = torch.empty(1)
+    if library.isocline_data(known([probe])) != probe.data_ptr():
+        return None  # a torch whose tensors are not what `known` takes them for
     for name, result, arguments in (
         ("begin", pointer, [*[pointer] * 4, whole]),
         ("drive", ctypes.c_int32, [pointer, ctypes.c_double, pointer]),
-        ("resume", None, [*[pointer] * 3, whole]),
+        ("resume", ctypes.c_int32, [*[pointer] * 3, whole]),
         ("culprit", pointer, [pointer]),
         ("count", whole, [pointer]),
         ("steps", None, [pointer] * 3),

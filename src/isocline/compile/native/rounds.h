@@ -18,7 +18,7 @@ namespace isocline {
 
 struct Rounds {
   Artifact round;
-  const Handle* given;   // its inputs; the handles are taken over
+  const Known* given;    // its inputs
   const int64_t* from;   // for each input the output that the next round is given in its place, or -1
   int64_t inputs, outputs;
   int64_t t, y;          // which inputs those are
@@ -34,7 +34,7 @@ class Skipping {
   explicit Skipping(const Rounds& task)
       : task_(task),
         from_(task.from, task.from + task.inputs),
-        inputs_(task.given, task.given + task.inputs) {}
+        inputs_(counted(task.given, task.inputs)) {}
 
   // Take rounds until one of them is not quiet, or for some seconds.
   void go(double seconds) {
@@ -87,17 +87,17 @@ class Skipping {
 
 struct RoundPulls {
   Artifact pull;
-  const Handle* rounds;  // of each round, the last first: t, where its steps end, y
+  const Known* rounds;   // of each round, the last first: t, where its steps end, y
   int64_t count;
-  const Handle* given;   // the tolerances, the cotangent of the end, and what follows in each call
+  const Known* given;    // the tolerances, the cotangent of the end, and what follows in each call
   int64_t after;         // how many inputs that last is
 };
 
-// The cotangent of the start of the first of those rounds. Takes over all handles.
+// The cotangent of the start of the first of those rounds.
 inline Tensor pulled(const RoundPulls& task) {
-  Tensor clock(task.given[0]), end(task.given[1]);
-  std::vector<Tensor> after(task.given + 2, task.given + 2 + task.after);
-  std::vector<Tensor> rounds(task.rounds, task.rounds + 3 * task.count);
+  std::vector<Tensor> first = counted(task.given, 2), after = counted(task.given + 2, task.after);
+  std::vector<Tensor> rounds = counted(task.rounds, 3 * task.count);
+  Tensor clock = std::move(first[0]), end = std::move(first[1]);
   for (int64_t i = 0; i < task.count; ++i) {
     std::vector<Handle> handles{clock.another()};
     for (int64_t j = 0; j < 3; ++j) handles.push_back(rounds[3 * i + j].another());

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .binding import Entry, RoundPulls, Rounds, adopted, adopted_all, handles
+from .binding import Entry, RoundPulls, Rounds, adopted, adopted_all, known
 from .library import driver
 
 __all__ = ["Quiet", "Wiring", "driven", "pulled"]
@@ -85,7 +85,7 @@ def driven(
     if library is None:
         return None
     count = ctypes.c_int64()
-    tensors = handles(given)
+    tensors = known(given)
     task = Rounds(
         wiring.entry,
         ctypes.addressof(tensors),
@@ -132,8 +132,8 @@ def pulled(
     library = driver()
     if library is None:
         return None
-    walked = handles([tensor for round_ in rounds for tensor in round_])
-    given = handles([clock, cotangent, *after])
+    walked = known([tensor for round_ in rounds for tensor in round_])
+    given = known([clock, cotangent, *after])
     task = RoundPulls(
         entry, ctypes.addressof(walked), len(rounds), ctypes.addressof(given), len(after)
     )

@@ -57,9 +57,8 @@ struct Report {
 
 struct Pull {
   Artifact replay, kept, start;  // for steps taken again, those that kept something, and a slope
-  // Inputs of each after its own, and what the gradients of the field's tensors are added to; the
-  // handles are taken over.
-  const Handle* given;
+  // Inputs of each after its own, and what the gradients of the field's tensors are added to.
+  const Known* given;
   int64_t of_replay, of_kept, of_start, totals;
   const char* cotangents;  // of the rows that steps gave
 };

@@ -12,6 +12,7 @@
 namespace isocline {
 
 using Handle = void*;  // an at::Tensor on the heap
+using Known = void*;   // what Python has of a tensor, `_cdata`; an at::Tensor is that, counted
 using Run = int32_t (*)(void*, Handle*, size_t, Handle*, size_t, void*, void*);
 
 struct Torch {  // torch/csrc/inductor/aoti_torch/c/shim.h
@@ -82,6 +83,18 @@ class Tensor {  // owns a handle
  private:
   Handle handle_ = nullptr;
 };
+
+// Tensors that Python holds at the moment, for as long as they are wanted here.
+inline std::vector<Tensor> counted(const Known* known, int64_t count) {
+  std::vector<Tensor> found;
+  found.reserve(count);
+  for (int64_t i = 0; i < count; ++i) {
+    Handle made = nullptr;
+    demand(torch.copy_of(const_cast<Known*>(known + i), &made));
+    found.emplace_back(made);
+  }
+  return found;
+}
 
 inline void add(const std::vector<Tensor>& tensors, std::vector<Handle>& inputs) {
   for (const Tensor& tensor : tensors) inputs.push_back(tensor.another());

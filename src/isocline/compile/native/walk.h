@@ -30,11 +30,11 @@ class Walk {
         times_{0.0, 0.0, frame.rtol, frame.atol},
         clock_(Tensor::over(times_, 4)),
         end_(zeros(frame.size)) {
-    const Handle* from = with.given;
+    const Known* from = with.given;
     for (auto [count, to] :
          {std::pair(with.of_replay, &of_replay_), std::pair(with.of_kept, &of_kept_),
           std::pair(with.of_start, &of_start_), std::pair(with.totals, &totals_)}) {
-      *to = std::vector<Tensor>(from, from + count);
+      *to = counted(from, count);
       from += count;
     }
     if (method_.rows) slopes_ = zeros(method_.rows * size_);

@@ -21,7 +21,7 @@ from ...integrate.loop import not_finite, targets
 from ...problem import Plan, Problem
 from ...solution import Status
 from ...solvers.tableau import CENTRE
-from .binding import Control, Entry, Frame, Method, Pull, Report, Task, adopted, handles
+from .binding import Control, Entry, Frame, Method, Pull, Report, Task, adopted, known
 from .library import driver
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _TURN = 0.1
 
 _ENDED, _STEP_WANTED = 1, 2
 """Why the driver pauses, but for a turn."""
+
+_FAILED = "a compiled step failed; its own words stand on stderr"
 
 _STATUS = {
     1: Status.SUCCESS,
@@ -165,7 +167,7 @@ class _Solve(Whole):
             ctypes.byref(driven.framed(step, len(of_step), len(of_start))),
             ctypes.byref(control),
             ctypes.byref(task),
-            handles(given),
+            known(given),
             len(given),
         )
         return _made(begun)
@@ -192,9 +194,9 @@ class _Solve(Whole):
         compiled.prepare(self._problem.field, pulls=True)
         step = compiled.program.step
         given = compiled.prepared(step)
-        self._library.isocline_resume(
-            self._solve, ctypes.byref(_entry(step)), handles(given), len(given)
-        )
+        entry = ctypes.byref(_entry(step))
+        if self._library.isocline_resume(self._solve, entry, known(given), len(given)):
+            raise RuntimeError(_FAILED)
 
     def _judged(self, report: Any, initial: list[float], rows: Tensor) -> Outcome:
         problem, given = self._problem, report.rows
@@ -203,7 +205,7 @@ class _Solve(Whole):
             times.append(problem.t1)
         failed: tuple[int, ...] = ()
         if report.status not in _STATUS:
-            raise RuntimeError("a compiled step failed; its own words stand on stderr")
+            raise RuntimeError(_FAILED)
         status = _STATUS[report.status]
         if status is Status.NON_FINITE:
             culprit = self._library.isocline_culprit(self._solve)
@@ -257,7 +259,8 @@ class _Solve(Whole):
         if kept is not None:
             artifacts[1:] = kept.pull, kept.start
         given = [[] if made is None else compiled.prepared(made) for made in artifacts]
-        tensors = handles([*itertools.chain(*given), *totals])
+        every = [*itertools.chain(*given), *totals]
+        tensors = known(every)
         counts = [*map(len, given), len(totals)]
         entries = map(_entry, artifacts)
         pull = Pull(*entries, ctypes.addressof(tensors), *counts, rows.data_ptr())
@@ -290,5 +293,5 @@ def _control(controller: Any, error_order: int) -> Control:
 
 def _made(handle: int | None) -> int:
     if handle is None:
-        raise RuntimeError("a compiled step failed; its own words stand on stderr")
+        raise RuntimeError(_FAILED)
     return handle

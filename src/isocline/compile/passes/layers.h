@@ -24,20 +24,29 @@ V rational_tanh(V x) {  // as in tanh.py
     return x * top / bottom;
 }
 
+template <class V>
+V activated(V x, int64_t activation) {
+    if (activation == kTanh) return rational_tanh(x);
+    if (activation == kRelu) return x < V{} ? V{} : x;
+    return x;
+}
+
 // row = activation(row + bias), in place; without a bias where that is null.
 inline void finish(float* row, const float* bias, int64_t columns, int64_t activation) {
     using V = Of<float>::vector;
+    using L = Of<float>::loose;
     constexpr int n = Of<float>::lanes;
-    for (int64_t j = 0; j < columns; j += n) {
-        const std::size_t bytes = sizeof(float) * std::min<int64_t>(n, columns - j);
-        V x{}, shift{};
-        std::memcpy(&x, row + j, bytes);
-        if (bias) std::memcpy(&shift, bias + j, bytes);
-        x += shift;
-        if (activation == kTanh) x = rational_tanh(x);
-        if (activation == kRelu) x = x < V{} ? V{} : x;
-        std::memcpy(row + j, &x, bytes);
+    int64_t j = 0;
+    for (; j + n <= columns; j += n) {
+        V x = *(const L*)(row + j);
+        if (bias) x += *(const L*)(bias + j);
+        *(L*)(row + j) = activated(x, activation);
     }
+    if (j == columns) return;
+    V x{};
+    for (int i = 0; i < columns - j; i++) x[i] = row[j + i] + (bias ? bias[j + i] : 0.0f);
+    x = activated(x, activation);
+    for (int i = 0; i < columns - j; i++) row[j + i] = x[i];
 }
 
 struct Layer {

@@ -99,8 +99,20 @@ def shims(graph: GraphModule) -> dict[Any, list[str]]:
     return found
 
 
+_HEAD = """#define ISOCLINE_THREADS {threads}
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC optimize("O3")
+#endif"""
+"""Around the kernels: AOTInductor has what calls them, where they stand, compiled with -O1."""
+
+_TAIL = """#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif"""
+
+
 def _source() -> str:
     here = Path(__file__)
     names = ("products.h", "layers.h", "shims.h")
     texts = [here.with_name(name).read_text() for name in names]
-    return "\n".join([f"#define ISOCLINE_THREADS {torch.get_num_threads()}", *texts])
+    return "\n".join([_HEAD.format(threads=torch.get_num_threads()), *texts, _TAIL])

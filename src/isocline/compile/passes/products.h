@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 namespace isocline {
 
@@ -169,10 +170,84 @@ void dots(const T* a, const T* b, T* c, int64_t c_row, int64_t inner) {
         }
 }
 
+// Lanes of a and b by turns, S of each; `across`: those that lie S away from there.
+template <int S, bool across, class V, int... I>
+V woven(V a, V b, std::integer_sequence<int, I...>) {
+    constexpr int n = sizeof...(I), swap = across ? S : 0;
+#if __has_builtin(__builtin_shufflevector)
+    return __builtin_shufflevector(a, b, (I & S ? n + (I ^ swap) : I ^ swap)...);
+#else
+    return V{(I & S ? b[I ^ swap] : a[I ^ swap])...};
+#endif
+}
+
+// The sum of each of 2 S vectors in the lane of its number: two at a time go into one.
+template <int S, class V, class Lanes>
+V sums_of(V* all, Lanes lanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < S; i++)
+        all[i] = woven<S, false>(all[i], all[i + S], lanes) +
+                 woven<S, true>(all[i], all[i + S], lanes);
+    if constexpr (S > 1) return sums_of<S / 2>(all, lanes);
+    else return all[0];
+}
+
+// A vector of columns of one row of a b^T, both with contiguous rows no shorter than a vector.
+template <class T>
+void column_sums(const T* a, const T* b, T* c, int64_t inner) {
+    using V = typename Of<T>::vector;
+    using L = typename Of<T>::loose;
+    constexpr int n = Of<T>::lanes;
+    V sums[n];
+#pragma GCC unroll 16
+    for (int j = 0; j < n; j++) sums[j] = V{};
+    int64_t k = 0;
+    for (; k + n <= inner; k += n) {
+        const V left = *(const L*)(a + k);
+#pragma GCC unroll 16
+        for (int j = 0; j < n; j++) sums[j] += left * *(const L*)(b + j * inner + k);
+    }
+    if (k < inner) {  // the last vector of each row, without the lanes that were there before
+        V before;
+        for (int i = 0; i < n; i++) before[i] = T(i < n - (inner - k));
+        k = inner - n;
+        const V zero{}, left = before > zero ? zero : *(const L*)(a + k);
+#pragma GCC unroll 16
+        for (int j = 0; j < n; j++) {
+            const V right = *(const L*)(b + j * inner + k);
+            sums[j] += left * (before > zero ? zero : right);
+        }
+    }
+    *(L*)c = sums_of<n / 2>(sums, std::make_integer_sequence<int, n>{});
+}
+
+// One row of a b^T, with so short a sum that it is written out.
+template <class T, int inner>
+void short_sums(const T* a, const T* b, T* c, int64_t columns) {
+    for (int64_t j = 0; j < columns; j++) {
+        T total = a[0] * b[j * inner];
+#pragma GCC unroll 16
+        for (int k = 1; k < inner; k++) total += a[k] * b[j * inner + k];
+        c[j] = total;
+    }
+}
+
 // c = a b^T with few rows or few columns: nothing is copied.
 template <class T>
 void few(const T* a, const T* b, T* c, int64_t rows, int64_t columns, int64_t inner) {
+    constexpr int n = Of<T>::lanes;
     int64_t j = 0;
+    if (inner <= 4) {
+        constexpr void (*by_length[])(const T*, const T*, T*, int64_t) = {
+            short_sums<T, 1>, short_sums<T, 2>, short_sums<T, 3>, short_sums<T, 4>};
+        for (int64_t i = 0; i < rows; i++)
+            by_length[inner - 1](a + i * inner, b, c + i * columns, columns);
+        return;
+    }
+    if (inner >= n)
+        for (; j + n <= columns; j += n)
+            for (int64_t i = 0; i < rows; i++)
+                column_sums(a + i * inner, b + j * inner, c + i * columns + j, inner);
     const auto block = [&](auto across) {
         constexpr int S = decltype(across)::value, R = 8 / S;
         for (; j + S <= columns; j += S) {
@@ -194,10 +269,17 @@ void scalars(Left<T> a, const T* b, int64_t b_row, int64_t b_column, T* c, int64
              int64_t columns, int64_t inner, bool add) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) {
-            T total = add ? c[i * columns + j] : T(0);
-            for (int64_t k = 0; k < inner; k++)
-                total += a.data[i * a.row + k * a.inner] * b[k * b_row + j * b_column];
-            c[i * columns + j] = total;
+            const auto term = [&](int64_t k) {
+                return a.data[i * a.row + k * a.inner] * b[k * b_row + j * b_column];
+            };
+            // Four sums at a time: one alone would wait for itself at every term.
+            T sums[4] = {add ? c[i * columns + j] : T(0), T(0), T(0), T(0)};
+            int64_t k = 0;
+            for (; k + 4 <= inner; k += 4)
+#pragma GCC unroll 4
+                for (int l = 0; l < 4; l++) sums[l] += term(k + l);
+            for (; k < inner; k++) sums[0] += term(k);
+            c[i * columns + j] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
         }
 }
 
