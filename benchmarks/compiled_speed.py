@@ -51,15 +51,19 @@ absolute times vary with the machine."""
 LIMITS = """\
 ## What limits it
 
-- Batch 1: of a training step's 2.1 ms (the least of 300) the pull-back takes 0.85, some 45
-  microseconds a step, the solve forward 0.3, and Python the rest: autograd, what the field holds
-  compared before the solve, a result wrapped. XLA runs a solve as one program.
+- Batch 1: of a training step's 1.8 ms (the least of 400) the pull-back takes about half, some 45
+  microseconds a step: 20 tensors are made in it and 23 small products called. The solve forward
+  takes 0.25, and Python the rest: autograd, what the field holds compared before the solve, a
+  result wrapped. XLA runs a solve as one program.
 - Wide layers: a training step is 16 GFLOP of matrix products, which MKL does at 60 to 72 GFLOP/s
   (512x256 by 256x256): two thirds of the time. Uncompiled libraries call the same.
 - Convolutions: 54 of torch's convolutions and 48 of their gradients are six tenths of the time; the
   rest is normalisation and what is fused with it.
-- A first solve in a new process takes five seconds of one slow core with everything in the cache: a
-  third is the import of torch._dynamo, which tracing brings along, the rest is tracing.
+- A first solve in a new process with everything in the cache (2-64-64-2, batch 128, after `import
+  torch, isocline`) takes 0.16 s of one slow core forward and 0.22 s in training (processor time,
+  medians of three on a busy machine, bytecode of Python cached), and imports no
+  compiler. Where the field [cannot be told from its description](../compile.md) it has to be traced:
+  4.5 to 5.5 and 5.8 to 8 s, a third of it the import of torch._dynamo.
 - On a GPU nothing was measured: states there run uncompiled.
 """
 
