@@ -144,7 +144,7 @@ class PackedField:
         if shape is None:
             state = self.packing.unpack(y)
         elif torch.is_grad_enabled():
-            state = y.view(*shape)  # a torch.Size as it is takes thrice as long
+            state = y.view(shape)
         else:  # the same view, at a third of the price of parsing a shape for `view`
             state = y.as_strided(shape, self._strides)
         if self.autocast is not None:

@@ -228,3 +228,14 @@ def test_hooks_of_all_modules(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_that_has_no_version() -> None:
     with pytest.raises(genuine.Unsure, match="no version"):
         genuine.package_version("no_such_package_at_all")
+
+
+def test_what_lightning_puts_in_the_place_of_torchs_own_is_no_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    field, y0 = nn.Linear(2, 2), torch.ones(3, 2)
+    function = lambda t, y: field(y)  # noqa: E731
+    before = digest(function, y0)
+    assert before is not None
+    monkeypatch.setattr(torch, "compile", lambda *given, **named: None)
+    assert digest(function, y0) == before

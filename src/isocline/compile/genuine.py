@@ -189,13 +189,16 @@ def _unwrapped(value: Any) -> Any:
 
 def _face_of_function(name: str, function: types.FunctionType) -> tuple[Any, ...] | None:
     code = function.__code__
-    # The compiler puts another in the place of this one, which only draws numbers.
-    if name == "manual_seed":
+    if name in _REPLACED:
         return None
     if not code.co_filename.startswith(_folders()):
         raise Unsure(f"{name}, which somebody replaced")
     return (function.__qualname__, code.co_qualname, code.co_firstlineno)
 
+
+_REPLACED = ("compile", "manual_seed")
+"""What has nothing to do with how a field is traced: Lightning puts its own in the place of one,
+and torch's compiler in that of the other."""
 
 _BESIDE = ("typing_extensions", "pybind11_builtins")
 """Libraries that torch's own names come from."""

@@ -89,8 +89,8 @@ class Task:
 
     def callbacks(self) -> Callbacks | None:
         """What func wants to be told of the steps, if anything."""
-        method = self.method
-        return Callbacks.of(self.asked.func, method.name, method.callbacks, Packing.unpack)
+        method, func = self.method, self.asked.func
+        return Callbacks.of(func, method.name, method.callbacks, Packing.unpack, stacklevel=5)
 
     def adjoint(self) -> Adjoint | None:
         """How the plain functions differentiate this solve; None for the default."""

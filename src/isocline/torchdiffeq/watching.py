@@ -47,7 +47,13 @@ class Callbacks:
 
     @classmethod
     def of(
-        cls, func: Any, method: str, supported: frozenset[str], view: View, suffix: str = ""
+        cls,
+        func: Any,
+        method: str,
+        supported: frozenset[str],
+        view: View,
+        suffix: str = "",
+        stacklevel: int = 4,
     ) -> Callbacks | None:
         """The callbacks that `func` has, or None; warns of those that the method cannot serve."""
         found = {
@@ -57,7 +63,9 @@ class Callbacks:
         }
         missed = {name + suffix for name in found if name not in supported}
         if missed:
-            warnings.warn(f"Solver '{method}' does not support callbacks {missed}", stacklevel=4)
+            warnings.warn(
+                f"Solver '{method}' does not support callbacks {missed}", stacklevel=stacklevel
+            )
         found = {name: callback for name, callback in found.items() if name in supported}
         return cls(found, view) if found else None
 
