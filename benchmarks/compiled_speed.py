@@ -60,10 +60,9 @@ LIMITS = """\
 - Convolutions: 54 of torch's convolutions and 48 of their gradients are six tenths of the time; the
   rest is normalisation and what is fused with it.
 - A first solve in a new process with everything in the cache (2-64-64-2, batch 128, after `import
-  torch, isocline`) takes 0.16 s of one slow core forward and 0.22 s in training (processor time,
-  medians of three on a busy machine, bytecode of Python cached), and imports no compiler. Where the
-  field [cannot be told from its description](../compile.md) it has to be traced: 4.5 to 5.5 and 5.8
-  to 8 s, a third of it the import of torch._dynamo.
+  torch, isocline`) takes 0.29 s forward and 0.32 s in training, on the wall, the larger of two, and
+  imports no compiler. Where the field [cannot be told from its description](../compile.md) it has
+  to be traced: 4.5 to 5.5 and 5.8 to 8 s, a third of it the import of torch._dynamo.
 - On a GPU nothing was measured: states there run uncompiled.
 """
 
