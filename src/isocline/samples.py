@@ -124,6 +124,11 @@ class SampleField:
         whole = LaneField(self, self.batch, self.args, self.signs)
         return whole if samples is None else whole.of(samples)
 
+    def count(self, evaluations: int, lanes: int) -> None:
+        """Count calls that were about so many samples each."""
+        self.evaluations += evaluations
+        self.rows += evaluations * lanes
+
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """The field for the whole batch: (batch,) and (batch, width) -> (batch, width)."""
         return self.at(None)(t, y)
@@ -195,8 +200,7 @@ class LaneField:
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/du at the clocks u, shape (count,), and the states, shape (count, width)."""
         owner = self.owner
-        owner.evaluations += 1
-        owner.rows += self.count
+        owner.count(1, self.count)
         if self.signs is not None:
             t = t * self.signs.to(t.dtype)
         state = (y if self._flat else y.view(*self._shape)) if owner.plain else owner.unpack(y)

@@ -16,7 +16,7 @@ from ..integrate.judging import Verdict
 from ..integrate.lanes import stops_of
 from ..samples import LaneField, SamplePlan, SampleProblem
 from ..solvers.lanes import LaneExtension
-from .lane_formulas import NARROW, Marks
+from .lane_formulas import Marks
 from .lane_program import paired
 from .native.binding import Entry
 from .native.rounds import Wiring, driven
@@ -93,7 +93,7 @@ class CompiledAttempts:
         self._wiring: Wiring | None = None
         self._pending: list[Tensor] = []  # a round that the driver took, to be told of
         self._least, self._begins = critical, True
-        self.crowd = CROWD if self._program.width > NARROW else _NARROW_CROWD
+        self.crowd = _NARROW_CROWD if self._program.narrow else CROWD
 
     def keep(self, lanes: Tensor) -> None:
         """Only these lanes are left."""
@@ -115,15 +115,16 @@ class CompiledAttempts:
         found = driven(self._wiring, given, counts, self._least, most, record=record)
         if found is None:
             return None
-        self._count_evaluations(len(lanes), found.number + bool(found.last))
+        rounds = found.number + bool(found.last)
+        self._owner.count(self._program.evaluations_per_step * rounds, len(lanes))
         self._pending = found.last
         matrix, count = self._program.found, len(self._memory)
         _, t, _, h, y, accepted, idle, *rest = found.inputs
         self._memory = tuple(rest[:count])
         first = matrix(rest[count]) if self._program.fsal else None
         onward = Onward(t, matrix(y), first, accepted, idle, still=True)
-        rounds = [(start, end, matrix(carried)) for start, end, carried in found.rounds]
-        return Skipped(found.number, onward, h, rounds)
+        quiet = [(start, end, matrix(carried)) for start, end, carried in found.rounds]
+        return Skipped(found.number, onward, h, quiet)
 
     def _wired(self, entry: Entry, inputs: int) -> Wiring:
         """How one round follows another; the order of inputs and outputs is `LaneFormula`'s."""
@@ -139,7 +140,7 @@ class CompiledAttempts:
         found, self._pending = self._pending, []
         if not found:
             found = self._run(self._given(lanes))
-            self._count_evaluations(len(lanes), 1)
+            self._owner.count(self._program.evaluations_per_step, len(lanes))
         return self._attempt(lanes, Marks(*found[0].tolist()), found)
 
     def _given(self, lanes: Lanes) -> list[Tensor]:
@@ -162,11 +163,6 @@ class CompiledAttempts:
             assert self._due is not None
             own.append(paired(self._due))
         return [self._clock, *own, *self._common]
-
-    def _count_evaluations(self, lanes: int, rounds: int) -> None:
-        made = self._program.evaluations_per_step * rounds
-        self._owner.evaluations += made
-        self._owner.rows += made * lanes
 
     def _attempt(self, lanes: Lanes, marks: Marks, found: list[Tensor]) -> Attempt:
         """What a round found, as the loop has it."""

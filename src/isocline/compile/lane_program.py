@@ -33,13 +33,18 @@ class LaneProgram(Program):
         """Numbers of a state."""
         return sum(shape[1:].numel() for shape in self._layout.packing.shapes)
 
+    @property
+    def narrow(self) -> bool:
+        """Whether states come and go in columns."""
+        return self.width <= NARROW
+
     def given(self, carried: Tensor) -> Tensor:
         """What lanes carry, shape (lanes, width), as graphs are given it."""
-        return carried.t().reshape(-1) if self.width <= NARROW else carried.contiguous()
+        return carried.t().reshape(-1) if self.narrow else carried.contiguous()
 
     def found(self, given: Tensor) -> Tensor:
         """The way back."""
-        if self.width <= NARROW:
+        if self.narrow:
             return given.view(self.width, -1).t()
         return given.view(-1, self.width)
 

@@ -56,7 +56,7 @@ class CompiledPull:
         if program.rows:
             own.append(torch.cat([program.given(one).flatten() for one in cotangents[1:]]))
         (found,) = self._artifact.run([self._clock, *own, *self._given])
-        self._count_evaluations(count, 1)
+        self._field.count(program.evaluations_per_pull, count)
         return program.found(found)[:count]
 
     def pull_all(self, rounds: Sequence[tuple[TakenRound, Tensor]], cotangent: Tensor) -> Tensor:
@@ -71,16 +71,11 @@ class CompiledPull:
             walked = [(round_.t, round_.t_next, program.given(start)) for round_, start in rounds]
             found = pulled(entry, walked, self._clock, program.given(cotangent), after)
             if found is not None:
-                self._count_evaluations(len(y), len(rounds))
+                self._field.count(program.evaluations_per_pull * len(rounds), len(y))
                 return program.found(found)
         for round_, start in rounds:
             cotangent = self.pull(round_, start, cotangent, None)
         return cotangent
-
-    def _count_evaluations(self, lanes: int, rounds: int) -> None:
-        made = self._solver.program.evaluations_per_pull * rounds
-        self._field.evaluations += made
-        self._field.rows += made * lanes
 
     def totals(self) -> list[Tensor]:
         """Gradients of the tensors that the solver depends on."""

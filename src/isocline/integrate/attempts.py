@@ -48,6 +48,11 @@ class Onward(NamedTuple):
     idle: Tensor
     still: bool
 
+    def lead(self, lanes: Lanes, h: Tensor) -> None:
+        """Let the lanes go on, with steps of these lengths to try next."""
+        lanes.t, lanes.y, lanes.first, lanes.h = self.t, self.y, self.first, h
+        lanes.accepted, lanes.idle = self.accepted, self.idle
+
 
 class Attempt(NamedTuple):
     """A round of steps that was tried.

@@ -95,10 +95,6 @@ class Lanes:
         part = (self.t.detach() - start) / (self.t1.detach() - start)
         return float(part.nan_to_num(1.0).amin())
 
-    def go_on(self, t: Tensor, y: Tensor, first: Tensor | None, h: Tensor) -> None:
-        """From these times, states and slopes, with steps of these lengths."""
-        self.t, self.y, self.first, self.h = t, y, first, h
-
     def put_to_rest(self, lanes: Tensor) -> None:
         """These lanes are done, by their positions."""
         awake = self.awake

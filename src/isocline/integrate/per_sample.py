@@ -128,8 +128,7 @@ class _Loop:
             return
         self.rounds += found.number
         self.split += found.number
-        lanes.go_on(found.onward.t, found.onward.y, found.onward.first, found.h)
-        lanes.accepted, lanes.idle = found.onward.accepted, found.onward.idle
+        found.onward.lead(lanes, found.h)
         if recorder is not None:
             assert isinstance(recorder, SkipRecorder)
             ends = [*(y for *_, y in found.rounds[1:]), lanes.y]
@@ -282,8 +281,7 @@ class _Loop:
         accept = verdict.accept
         if onward is not None:
             self.split += 1
-            lanes.go_on(onward.t, onward.y, onward.first, verdict.h_next)
-            lanes.accepted, lanes.idle = onward.accepted, onward.idle
+            onward.lead(lanes, verdict.h_next)
             return
         lanes.h = verdict.h_next
         if accept is not None:
