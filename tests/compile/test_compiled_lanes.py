@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import isocline as ic
-from isocline.compile import lane_attempts, lane_pull
 from isocline.compile.native.library import driver
+from isocline.compile.native.rounds import NativeRounds
 
 from ..per_sample.lane_cases import (
     BATCH,
@@ -81,8 +81,8 @@ def both(field: Callable[..., Any], given: dict[str, Tensor], **options: Any) ->
     """What is compiled, after a comparison with what is not; by the driver and without it."""
     compiled = answer(field, given, compile=True, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lane_attempts, "driven", lambda *_, **__: None)
-        patch.setattr(lane_pull, "pulled", lambda *_: None)
+        patch.setattr(NativeRounds, "rounds", lambda *_, **__: None)
+        patch.setattr(NativeRounds, "pulled", lambda *_: None)
         one_by_one = answer(field, given, compile=True, **options)
     alike(compiled, one_by_one, within=0.0)
     alike(compiled, answer(field, given, compile=False, **options))

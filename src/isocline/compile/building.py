@@ -20,9 +20,11 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from .cache import Cache
+from .driving import RoundDriver
 from .native.artifact import Loaded
 from .native.binding import Entry
 from .native.library import compiler
+from .native.rounds import NativeRounds
 from .passes import Passes, apply, shims
 from .recipes import Unstorable, restored, stored
 from .tracing import Traced
@@ -50,6 +52,7 @@ class Artifact:
         run: from a list of its inputs to a list of its outputs.
         before: from the tensors that the field holds, what it takes in their place.
         entry: how the driver calls it; None where it is not machine code.
+        graphs: takes it many times, where it is for a device that records graphs.
         record: plain data, from which another process has it again by `rebuilt`; None where that
             is not possible.
     """
@@ -58,6 +61,14 @@ class Artifact:
     before: GraphModule | None = None
     entry: Entry | None = None
     record: dict[str, Any] | None = None
+    graphs: RoundDriver | None = None
+
+    @property
+    def driver(self) -> RoundDriver | None:
+        """What takes it many times, if it is a round or the pull-back of one."""
+        if self.graphs is not None or self.entry is None:
+            return self.graphs
+        return NativeRounds(self.entry)
 
     def prepared(self, common: list[Tensor], held: int) -> list[Tensor]:
         """The inputs that are the same for all steps of a solve, the last `held` as it takes them.

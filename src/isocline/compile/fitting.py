@@ -21,9 +21,15 @@ from ..transforms import active
 from .anatomy import Anatomy
 from .building import BuildError
 from .cache import CacheError
+from .graphs.capture import graphed
+from .graphs.fitting import demand_takeable, round_request
+from .graphs.formula import RoundRequest
+from .graphs.program import RoundProgram
+from .graphs.solver import GraphedSolver
 from .kinds import Unfit, anatomy_of, dissected, find, tensors_of
 from .native.whole import can_drive
 from .passes import Passes
+from .program import Program
 from .solver import CompiledSolver
 from .subjects import Request, Subject
 from .tracing import Untraceable
@@ -89,14 +95,15 @@ def _compiled(
 ) -> Plan:
     packed, between = problem.field, bool(plan.ts) or plan.save.dense
     solver = demand_plain(problem, plan, adjoint, events, norm, between)
-    request = Request(
-        tableau=solver.tableau,
-        average=norm == "rms",
-        adaptive=plan.controller.adaptive,
-        vectors=isinstance(plan.rtol, Tensor) or isinstance(plan.atol, Tensor),
-        stages=between,
-        passes=Passes(),
-    )
+    graphs, average = graphed(packed.packing.device), norm == "rms"
+    vectors = isinstance(plan.rtol, Tensor) or isinstance(plan.atol, Tensor)
+    request: Request | RoundRequest
+    if graphs:
+        demand_takeable(plan)
+        request = round_request(solver, plan, average, vectors, between)
+    else:
+        adaptive = plan.controller.adaptive
+        request = Request(solver.tableau, average, adaptive, vectors, between, Passes())
 
     def evaluate() -> None:
         packed(problem.y0.new_tensor(problem.t0), problem.y0.detach())
@@ -104,16 +111,22 @@ def _compiled(
     known, anatomy = find(packed.func, evaluate)
     of_args = dissected(packed.args, "args") if packed.args else None
     subject = _subject(packed, anatomy, of_args)
-    program = known.program(request, subject, of_args)
+    program = known.program(request, subject, of_args, RoundProgram if graphs else Program)
     tensors = subject.tensors
     wanted = adjoint is not None and (
         problem.y0.requires_grad or any(tensors[i].requires_grad for i in program.tensors)
     )
     start = program.start(subject) if plan.dt0 is None else None
+    used = [tensors[place] for place in program.tensors]
+    if graphs:
+        graphed_solver = GraphedSolver(
+            solver, plan, packed.packing, program, used, start, None, _again
+        )
+        graphed_solver.ready(packed, pulls=wanted)
+        return replace(plan, solver=graphed_solver)
     kept = None
     if wanted and isinstance(adjoint, Checkpointed) and can_drive(plan):
         kept = program.kept(subject, adjoint.graph_budget)
-    used = [tensors[place] for place in program.tensors]
     ready = CompiledSolver(solver, plan, packed.packing, program, used, start, kept, _again)
     if kept is None:
         ready.prepare(packed, pulls=wanted)
@@ -155,8 +168,8 @@ def demand_plain(
     packing, solver = problem.field.packing, plan.solver
     if not isinstance(solver, ExplicitRungeKutta):
         raise Unfit(f"solver={solver!r} is not an explicit Runge-Kutta method: take one, as Tsit5")
-    if packing.device.type != "cpu":
-        raise Unfit(f"states on {packing.device} are not compiled yet: move them to the CPU")
+    if packing.device.type != "cpu" and not graphed(packing.device):
+        raise Unfit(f"states on {packing.device} are not compiled: move them to the CPU or a GPU")
     if packing.dtype.is_complex:
         raise Unfit("complex states are not compiled: give the real and imaginary parts")
     if events:

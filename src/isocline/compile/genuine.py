@@ -203,7 +203,7 @@ _REPLACED = ("compile", "manual_seed")
 and torch's compiler in that of the other."""
 
 _COUNTED = ("__init__", "__setstate__")
-"""What torch's compiler, once it has run, replaces in modules so as to count those that are made."""
+"""What torch's compiler, once it has run, replaces in modules to count those that are made."""
 
 _BESIDE = ("typing_extensions", "pybind11_builtins")
 """Libraries that torch's own names come from."""

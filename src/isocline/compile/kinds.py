@@ -18,9 +18,8 @@ from torch import Tensor
 from .anatomy import Anatomy
 from .building import BuildError
 from .cache import Cache
-from .lane_formulas import LaneRequest
 from .program import Program
-from .subjects import Request, Subject
+from .subjects import Asked, Subject
 from .tracing import Untraceable
 from .walk import dissect
 
@@ -82,7 +81,7 @@ class _Kind:
 
     def program(
         self,
-        request: Request | LaneRequest,
+        request: Asked,
         subject: Subject,
         of_args: Anatomy | None,
         make: type[Program] = Program,
@@ -105,7 +104,7 @@ class _Kind:
         self.programs.append((key, program))
         return program
 
-    def _demand_few(self, request: Request | LaneRequest, key: Any) -> None:
+    def _demand_few(self, request: Asked, key: Any) -> None:
         """Refuse to compile without end."""
         keys: list[Any] = []
         for known, _ in self.programs:
@@ -132,7 +131,7 @@ class _Failure(NamedTuple):
     """
 
     key: Any
-    request: Request | LaneRequest
+    request: Asked
     layout: Any
     reason: str
 

@@ -16,10 +16,10 @@ from ..integrate.judging import Verdict
 from ..integrate.lanes import stops_of
 from ..samples import LaneField, SamplePlan, SampleProblem
 from ..solvers.lanes import LaneExtension
+from .driving import Counts, Wiring
+from .graphs.capture import graphed
 from .lane_formulas import Marks
 from .lane_program import paired
-from .native.binding import Entry
-from .native.rounds import Wiring, driven
 
 if TYPE_CHECKING:
     from .lane_solver import CompiledLanes, CompiledLaneSolver
@@ -59,7 +59,8 @@ class CompiledLaneStep:
 
 _NARROW_CROWD = 2
 """Where states are narrow, that lanes leave costs what a round of all of them costs some ten times.
-"""
+A graph of a device is for one number of lanes, and to record another costs more than lanes at rest
+do on a GPU: there they leave when all are done."""
 
 
 class CompiledAttempts:
@@ -94,6 +95,8 @@ class CompiledAttempts:
         self._pending: list[Tensor] = []  # a round that the driver took, to be told of
         self._least, self._begins = critical, True
         self.crowd = _NARROW_CROWD if self._program.narrow else CROWD
+        if graphed(problem.y0.device):
+            self.crowd = 1
 
     def keep(self, lanes: Tensor) -> None:
         """Only these lanes are left."""
@@ -105,14 +108,14 @@ class CompiledAttempts:
     ) -> Skipped | None:
         """Rounds by the driver, as long as only the lanes need know of them."""
         self._due = due
-        entry = self._artifact.entry
-        if entry is None or self._stops is not None or len(lanes) == 1:
+        driver = self._artifact.driver
+        if driver is None or self._stops is not None or len(lanes) == 1:
             return None
         given = self._given(lanes)
         if self._wiring is None:
-            self._wiring = self._wired(entry, len(given))
-        counts = len(lanes), lanes.rest, done
-        found = driven(self._wiring, given, counts, self._least, most, record=record)
+            self._wiring = self._wired(len(given))
+        counts = Counts(len(lanes), lanes.rest, done, self._least)
+        found = driver.rounds(self._wiring, given, counts, most, record=record)
         if found is None:
             return None
         rounds = found.number + bool(found.last)
@@ -124,16 +127,31 @@ class CompiledAttempts:
         first = matrix(rest[count]) if self._program.fsal else None
         onward = Onward(t, matrix(y), first, accepted, idle, still=True)
         quiet = [(start, end, matrix(carried)) for start, end, carried in found.rounds]
-        return Skipped(found.number, onward, h, quiet)
+        steps = {i: self._passed(quiet, onward.y, i, s) for i, s in found.slopes.items()}
+        return Skipped(found.number, onward, h, quiet, steps)
 
-    def _wired(self, entry: Entry, inputs: int) -> Wiring:
+    def _passed(
+        self,
+        rounds: Sequence[tuple[Tensor, Tensor, Tensor]],
+        end: Tensor,
+        number: int,
+        slopes: Tensor,
+    ) -> CompiledLaneStep:
+        """A round that is over, for its output."""
+        t, t_next, y = rounds[number]
+        y1 = rounds[number + 1][2] if number + 1 < len(rounds) else end
+        own = [self._program.found(slope) for slope in slopes.unbind()]
+        return CompiledLaneStep(self._method, y1, y, None, t, t_next, y, own)
+
+    def _wired(self, inputs: int) -> Wiring:
         """How one round follows another; the order of inputs and outputs is `LaneFormula`'s."""
         carried = len(self._memory) + int(self._program.fsal)
         t, h, y, accepted, idle, further = 1, 3, 4, 5, 6, 7  # inputs
         follows = {t: 1, y: 2, h: 3, accepted: 4, idle: 5}
         follows |= {further + i: 6 + i for i in range(carried)}
         outputs = 6 + carried + 2 + int(self._program.rows > 0)
-        return Wiring.of(entry, inputs, outputs, follows, t, y)
+        between = self._program.rows > 0 and self._program.request.dues
+        return Wiring.of(inputs, outputs, follows, t, y, outputs - 1 if between else None)
 
     def attempt(self, lanes: Lanes) -> Attempt:
         """Try one step of every lane."""
@@ -188,9 +206,10 @@ class CompiledAttempts:
 def _tolerances(plan: SamplePlan, y0: Tensor, vectors: bool) -> tuple[Tensor, list[Tensor]]:
     """As numbers on the host, and as matrices where one of them is a matrix."""
     if not vectors:
-        return torch.tensor([plan.rtol, plan.atol], dtype=torch.float64), []
+        both = torch.tensor([plan.rtol, plan.atol], dtype=torch.float64)
+        return both.to(y0.device), []
     matrices = [
         torch.as_tensor(tolerance, dtype=y0.dtype).detach().expand(y0.shape).contiguous()
         for tolerance in (plan.rtol, plan.atol)
     ]
-    return torch.ones(2, dtype=torch.float64), matrices
+    return torch.ones(2, dtype=torch.float64, device=y0.device), matrices

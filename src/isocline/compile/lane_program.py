@@ -56,7 +56,7 @@ class LaneProgram(Program):
         return LaneFormula(self.request, subject.packing, subject.func, subject.args, tensors)
 
     def _leading(self, packing: Packing) -> list[Tensor]:
-        return [torch.zeros(2, dtype=torch.float64)]
+        return [torch.zeros(2, dtype=torch.float64, device=packing.device)]
 
     def _own_of_step(self, packing: Packing) -> list[Tensor]:
         y, t = self.given(_matrix(packing)), _clocks(packing)
@@ -89,10 +89,10 @@ def paired(lanes: Tensor) -> Tensor:
 
 
 def _clocks(packing: Packing) -> Tensor:
-    return torch.zeros(packing.batch or 1, dtype=torch.float64)
+    return torch.zeros(packing.batch or 1, dtype=torch.float64, device=packing.device)
 
 
 def _matrix(packing: Packing) -> Tensor:
     """An example of what lanes carry."""
     width = sum(shape[1:].numel() for shape in packing.shapes)
-    return torch.zeros(packing.batch or 1, width, dtype=packing.dtype)
+    return torch.zeros(packing.batch or 1, width, dtype=packing.dtype, device=packing.device)

@@ -11,7 +11,6 @@ from torch import Tensor
 from ..adjoints.lane_rounds import TakenRound
 from ..samples import SampleField
 from .lane_program import FEWEST, paired
-from .native.rounds import pulled
 
 if TYPE_CHECKING:
     from .lane_solver import CompiledLaneSolver
@@ -30,7 +29,8 @@ class CompiledPull:
         assert solver.pull is not None
         self._solver, self._field, self._artifact = solver, field, solver.pull
         program = solver.program
-        self._clock = torch.ones(2, dtype=torch.float64)
+        device = field.packing.device
+        self._clock = torch.ones(2, dtype=torch.float64, device=device)
         slots = zip(program.slots, solver.used, strict=True)
         wanted = [(slot.dynamic, tensor) for slot, tensor in slots if tensor.requires_grad]
         self._totals = [_zeros_like(tensor) for _, tensor in wanted]
@@ -61,15 +61,16 @@ class CompiledPull:
 
     def pull_all(self, rounds: Sequence[tuple[TakenRound, Tensor]], cotangent: Tensor) -> Tensor:
         """The same over rounds without output, by the driver where there is one."""
-        (first, y), entry = rounds[0], self._artifact.entry
+        (first, y), driver = rounds[0], self._artifact.driver
         if first.samples is not self._samples:
             self._enter(first.samples)
-        if entry is not None and len(y) > 1:
+        if driver is not None and len(y) > 1:
             program, after = self._solver.program, self._given
             if program.rows:
                 after = [y.new_zeros(program.rows * y.numel()), *after]
             walked = [(round_.t, round_.t_next, program.given(start)) for round_, start in rounds]
-            found = pulled(entry, walked, self._clock, program.given(cotangent), after)
+            end, totals = program.given(cotangent), len(self._totals)
+            found = driver.pulled(walked, self._clock, end, after, totals)
             if found is not None:
                 self._field.count(program.evaluations_per_pull * len(rounds), len(y))
                 return program.found(found)
@@ -90,7 +91,8 @@ class CompiledPull:
         field = self._field.at(None if everyone else samples)
         tolerances = []
         if self._solver.program.request.vectors:  # which no derivative depends on
-            ones = torch.ones(count, field.owner.width, dtype=field.owner.packing.dtype)
+            packing = self._field.packing
+            ones = torch.ones(count, self._field.width, dtype=packing.dtype, device=packing.device)
             tolerances = [ones, ones]
         totals = list(self._totals)
         for i in self._by_lane:

@@ -13,6 +13,8 @@ from ..solvers.tableau import centred
 from ..state import Packing
 from .building import Artifact, BuildError, built
 from .cache import Cache
+from .graphs.artifact import captured
+from .graphs.capture import graphed
 from .index import Halves, Index, Outline, Shelf
 from .signature import pattern
 from .sizes import Size, sized
@@ -236,7 +238,9 @@ class Program(Traces):
         return self._index.shelf(subject, self._layout, self._batched(subject))
 
     def _made(self, subject: Subject, key: str, what: str, make: Callable[[], Traced]) -> Artifact:
-        """A formula compiled, earlier or now."""
+        """A formula compiled, earlier or now; for a GPU it is recorded in this process."""
+        if graphed(self._layout.packing.device):
+            return captured(make())
         shelf = self._shelf(subject)
         found = shelf.artifact(key)
         if found is None:

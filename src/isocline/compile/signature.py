@@ -20,19 +20,20 @@ class Slot(NamedTuple):
 
     Attributes:
         place: in the subject's tensors.
-        dtype, shape, stride: what it was traced with.
+        dtype, device, shape, stride: what it was traced with.
         dynamic: whether its leading axis is the batch; it must then be contiguous.
     """
 
     place: int
     dtype: torch.dtype
+    device: torch.device
     shape: torch.Size
     stride: tuple[int, ...]
     dynamic: bool
 
     def admits(self, tensor: Tensor, batch: int | None) -> bool:
         """Whether a tensor may be given, with a batch of so many samples."""
-        if tensor.dtype is not self.dtype or unreadable(tensor):
+        if tensor.dtype is not self.dtype or unreadable(tensor, self.device):
             return False
         if tensor.dim() != len(self.shape):
             return False
@@ -84,12 +85,12 @@ def pattern(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(first.setdefault(id(tensor), place) for place, tensor in enumerate(tensors))
 
 
-def unreadable(tensor: Tensor) -> str | None:
-    """Why compiled code, which reads memory as it lies, would misread a tensor; None if not."""
+def unreadable(tensor: Tensor, device: torch.device) -> str | None:
+    """Why compiled code on a device would misread a tensor: it reads memory as it lies."""
     if tensor.layout is not torch.strided:
         return f"of layout {tensor.layout}: take a dense one"
-    if tensor.device.type != "cpu":
-        return f"on {tensor.device}: move it to the CPU"
+    if tensor.device != device:
+        return f"on {tensor.device}: move it to {device}, where the state is"
     if tensor.is_neg() or tensor.is_conj():
         return "that is a lazy negative or conjugate: take `tensor.resolve_neg().resolve_conj()`"
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -13,7 +13,14 @@ from .anatomy import Anatomy
 from .building import Artifact
 from .passes import Passes
 
-__all__ = ["KeptSteps", "Request", "Subject"]
+__all__ = ["Asked", "KeptSteps", "Request", "Subject"]
+
+
+class Asked(Protocol):
+    """What is asked of a program besides the field and its tensors."""
+
+    def matches(self, other: Any) -> bool:
+        """Whether both ask for the same."""
 
 
 class Request(NamedTuple):

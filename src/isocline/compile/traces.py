@@ -59,7 +59,7 @@ class Traces:
         """Give every tensor of the field a slot."""
         self._layout = Signature.of(self._traced_as(subject.packing), dynamic)
         self.slots = [
-            Slot(i, tensor.dtype, tensor.shape, tensor.stride(), batched)
+            Slot(i, tensor.dtype, tensor.device, tensor.shape, tensor.stride(), batched)
             for i, (tensor, batched) in enumerate(
                 zip(subject.tensors, self._batched(subject), strict=True)
             )
@@ -82,7 +82,7 @@ class Traces:
         for tensor in subject.tensors:
             if type(tensor) not in (Tensor, torch.nn.Parameter):
                 raise Untraceable(f"it holds a {type(tensor).__name__}: take a plain tensor")
-            if what := unreadable(tensor):
+            if what := unreadable(tensor, subject.packing.device):
                 raise Untraceable(f"it holds a tensor {what}")
         self._lay_out(subject, dynamic)
         own = self._own_of_step(self._traced_as(subject.packing))
@@ -177,7 +177,7 @@ class Traces:
         return packing
 
     def _leading(self, packing: Packing) -> list[Tensor]:
-        return [torch.zeros(4, dtype=torch.float64), _flat(packing)]
+        return [torch.zeros(4, dtype=torch.float64, device=packing.device), _flat(packing)]
 
     def _own_of_step(self, packing: Packing) -> list[Tensor]:
         return [_flat(packing)] if self.fsal else []
@@ -191,7 +191,7 @@ class Traces:
 
     def _following(self, packing: Packing) -> list[Tensor]:
         y = _flat(packing)
-        rows = [torch.zeros(packing.batch or 1)] if self._layout.dynamic else []
+        rows = [y.new_zeros(packing.batch or 1)] if self._layout.dynamic else []
         return [*rows, *([y, y] if self.request.vectors else [])]
 
     def _example(self, tensor: Tensor, packing: Packing) -> Tensor:
@@ -210,4 +210,4 @@ def _zeros(tensor: Tensor) -> Tensor:
 def _flat(packing: Packing) -> Tensor:
     """An example of a packed state."""
     count = sum(math.prod(shape) for shape in packing.shapes)
-    return torch.zeros(count, dtype=packing.dtype)
+    return torch.zeros(count, dtype=packing.dtype, device=packing.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -78,13 +79,16 @@ class Skipped(NamedTuple):
     Attributes:
         number: how many.
         onward, h: where the lanes go on after them, and how long a step they try next.
-        rounds: of each where its steps began and ended, and what lanes carried before it.
+        rounds: of each where its steps began and ended, and what lanes carried before it; nothing
+            if that was not to be recorded and no lane passed an output time.
+        steps: those of rounds in which lanes passed output times, by number.
     """
 
     number: int
     onward: Onward
     h: Tensor
     rounds: list[tuple[Tensor, Tensor, Tensor]]
+    steps: Mapping[int, LaneStep]
 
 
 class Attempts(Protocol):
@@ -97,7 +101,7 @@ class Attempts(Protocol):
     def skip(
         self, lanes: Lanes, due: Tensor | None, *, most: int, done: int, record: bool
     ) -> Skipped | None:
-        """Take rounds in which no lane is lost or passes an output time, if a way is quick.
+        """Take rounds in which no lane is lost, if a way is quick.
 
         Lanes that are done in one of them try steps of no length in those that follow.
 

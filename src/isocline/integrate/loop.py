@@ -29,7 +29,7 @@ __all__ = ["Outcome", "Recorder", "Start", "integrate", "not_finite", "targets"]
 _STRETCH = 1e-5
 """A step is stretched by up to this fraction to end at its target, which spares a sliver."""
 
-_ULPS = 4
+ULPS = 4
 """A step of fewer units in the last place of t than this is an underflow."""
 
 
@@ -210,7 +210,7 @@ class _Loop:
         """The least length that moves the time; near t = 0 in proportion to the span."""
         span = abs(self.problem.t1 - self.problem.t0)
         least = 1e-6 * span if math.isfinite(span) else 0.0
-        return _ULPS * math.ulp(max(abs(t), least))
+        return ULPS * math.ulp(max(abs(t), least))
 
     def _next_time(self) -> float:
         """End of the step to try: at most the next target, and never past it."""

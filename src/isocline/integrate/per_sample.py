@@ -128,12 +128,15 @@ class _Loop:
             return
         self.rounds += found.number
         self.split += found.number
-        found.onward.lead(lanes, found.h)
-        if recorder is not None:
-            assert isinstance(recorder, SkipRecorder)
-            ends = [*(y for *_, y in found.rounds[1:]), lanes.y]
-            for (t, t_next, y), y1 in zip(found.rounds, ends, strict=True):
+        ends = [*(y for *_, y in found.rounds[1:]), found.onward.y]
+        for number, ((t, t_next, y), y1) in enumerate(zip(found.rounds, ends, strict=False)):
+            if number in found.steps:
+                lanes.t, lanes.y = t, y
+                self._take(found.steps[number], t_next, t_next > t, None, still=True)
+            elif recorder is not None:
+                assert isinstance(recorder, SkipRecorder)
                 recorder.skipped(Round(lanes.samples, t, t_next, y, None, None), y1)
+        found.onward.lead(lanes, found.h)
         if self.plan.on_step is not None:
             self.plan.on_step(lanes.progress(self.problem.t0))
 
@@ -194,7 +197,8 @@ class _Loop:
         if tried.reaching or cut is not None:
             arrived = self._arrived(t_next, taken, cut)
         tried = tried._replace(step=step, t_next=t_next)
-        self._take(tried, taken, arrived)
+        still = tried.onward is not None and tried.onward.still
+        self._take(step, t_next, taken, arrived, still=still)
         self._advance(tried)
         if cut is not None:
             self._go_on(cut)
@@ -250,9 +254,24 @@ class _Loop:
         found = there.nonzero().squeeze(1)
         return found if found.shape[0] else None
 
-    def _take(self, tried: Attempt, taken: Tensor | None, arrived: Tensor | None) -> None:
-        """Output, and what is remembered, of the steps that count."""
-        lanes, found, (step, t_next) = self.lanes, self.found, tried[:2]
+    def _take(
+        self,
+        step: LaneStep,
+        t_next: Tensor,
+        taken: Tensor | None,
+        arrived: Tensor | None,
+        *,
+        still: bool,
+    ) -> None:
+        """Output, and what is remembered, of the steps that count.
+
+        Args:
+            step, t_next: the steps, and where they end.
+            taken: which count; None for all.
+            arrived: positions of lanes that reached the end of their solve; None for none.
+            still: see `Onward`.
+        """
+        lanes, found = self.lanes, self.found
         starts, ends = lanes.t.detach(), t_next.detach()
         output = self.saver.output(lanes.samples, starts, ends, taken, arrived)
         if output is not None:
@@ -266,7 +285,6 @@ class _Loop:
             self._count(output.owners, before)
         if self.recorder is None:
             return
-        still = tried.onward is not None and tried.onward.still
         rows = None if taken is None or still else taken.nonzero().squeeze(1)
         if rows is None or rows.shape[0]:
             hits = None

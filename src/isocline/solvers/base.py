@@ -102,13 +102,16 @@ class DensePiece:
 
     def at(self, t: Tensor) -> Tensor:
         """States at the times `t`, shape (m,), float64: a matrix of shape (m, N)."""
+        slopes = self.slopes
+        return self.y + self.basis(t).to(device=slopes.device, dtype=slopes.dtype) @ slopes
+
+    def basis(self, t: Tensor) -> Tensor:
+        """What each slope counts at the times `t`, shape (m,), float64: h b_j, shape (m, rows)."""
         h = self.t_next - self.t
         theta = ((t - self.t) / h).unsqueeze(-1)
         exponents = torch.arange(self.weights.shape[1], device=theta.device)
         powers = theta * (theta - self.centre) ** exponents
-        basis = h * (powers @ self.weights.to(theta.device).t())
-        slopes = self.slopes
-        return self.y + basis.to(device=slopes.device, dtype=slopes.dtype) @ slopes
+        return h * (powers @ self.weights.to(theta.device).t())
 
 
 @dataclass(slots=True)
