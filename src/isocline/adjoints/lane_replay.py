@@ -131,6 +131,7 @@ class LaneReplay:
 
         def advance(index: int, y: Tensor) -> Tensor:
             round_ = self.rounds[index]
+            self.stats.steps_recomputed += len(round_.movers)
             times = round_.of_movers(round_.t), round_.of_movers(round_.t_next)
             step = round_.again(self.method, field, times, round_.of_movers(y))
             _, after = round_.passed(self.plan.events, field, step)

@@ -119,6 +119,11 @@ class _SteppedBack:
         """Any number: a tangent is not stepped back."""
         return None
 
+    @property
+    def recomputed(self) -> int:
+        """None: states are found by going back."""
+        return 0
+
     def accepted(self, start: Held, end: Held) -> None:
         """Remember the first start and the last end."""
         self._first = self._first or start
