@@ -90,7 +90,7 @@ def passage(
     times = hits.times
     if torch.is_grad_enabled():
         for _ in range(2 if higher else 1):
-            moved = torch.zeros_like(times, requires_grad=higher)
+            moved = _zeros_on(path.at(places, times)) if higher else torch.zeros_like(times)
             at = times + moved
             values = _chosen(conditions(events, field, at, path.at(places, at)), hits)
             rates = _rates_of(values, moved, create_graph=True) if higher else hits.rates
@@ -109,6 +109,16 @@ def passage(
         rows_packing(packing, own.count).check_like(found, "event.handler")
         after = after.index_copy(0, mine, matrix_of(packing, found))
     return Passage(times, states, after)
+
+
+def _zeros_on(states: Tensor) -> Tensor:
+    """Zeros to differentiate by, shape (k,), above all that the states were computed from.
+
+    Autograd looks through a graph down to what it differentiates by. For a leaf that is all of the
+    graph: with every event all steps before it.
+    """
+    zeros = (states.real * 0).sum(1).double()
+    return zeros if zeros.requires_grad else zeros.requires_grad_()
 
 
 def _chosen(values: Sequence[Tensor], hits: Hits) -> Tensor:
