@@ -349,6 +349,49 @@ def test_samples_that_fail_leave_the_others_events_alone(adjoint: str) -> None:
     assert bool(among.isfinite().all())
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tol", "bound"),
+    [(torch.float64, 1e-9, 1e-6), (torch.float32, 1e-5, 1e-3), (torch.complex128, 1e-9, 1e-6)],
+    ids=str,
+)
+def test_states_of_several_leaves_and_kinds(dtype: torch.dtype, tol: float, bound: float) -> None:
+    """A rotation that a handler sets up again, and what it feeds, which it halves."""
+    real = torch.zeros((), dtype=dtype).real.dtype
+
+    def gradient(adjoint: str) -> tuple[Tensor, ...]:
+        z = torch.tensor([[1.0, 0.5], [1.2, 0.3], [0.8, -0.4]]).to(dtype).requires_grad_()
+        fed = torch.tensor([0.1, 0.2, 0.3], dtype=real, requires_grad=True)
+        w = torch.tensor(1.3, dtype=real, requires_grad=True)
+
+        def field(t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+            z, fed = state["z"], state["fed"]
+            swap = z.flip(1) * torch.tensor([1.0, -1.0], dtype=real)
+            turned = 1j * z if dtype.is_complex else swap
+            return {"z": w * turned - 0.1 * z, "fed": z.abs().square().sum(1) - fed}
+
+        def again(t: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"z": 0.4 * w * state["z"] + 1, "fed": 0.5 * state["fed"] + t}
+
+        events = [
+            ic.Event(lambda t, state: state["z"].real[:, 0] - 0.1 * w, again, direction=-1),
+            ic.Event(lambda t, state: state["fed"] - 0.7, terminal=0),
+        ]
+        found = ic.solve(
+            field, {"z": z, "fed": fed}, 0.0, torch.tensor([2.0, 6.0, 4.0]), event=events,
+            adjoint=KINDS[adjoint], stepping="per_sample", solver=method_for(adjoint), rtol=tol,
+            atol=tol, save=ic.SaveAt(ts=[1.0], t1=True),
+        )  # fmt: skip
+        assert set(found.sample_events.events.tolist()) == {0, 1}
+        loss = found.sample_events.t.sum() + found.sample_events.y["fed"].sum()
+        loss = loss + found.ys["fed"].sin().sum() + found.ys["z"].real.sum()
+        return torch.autograd.grad(loss, [z, fed, w])
+
+    exact = gradient("checkpointed")
+    for adjoint in ("stepback", "backsolve"):
+        for found, expected in zip(gradient(adjoint), exact, strict=True):
+            assert off(found, expected) < bound, adjoint
+
+
 # --- what is kept, refused and said ------------------------------------------------------------
 
 
