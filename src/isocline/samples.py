@@ -265,6 +265,11 @@ class SampleTimes(NamedTuple):
     t1: Tensor
     ts: Tensor | None
 
+    def detached(self) -> SampleTimes:
+        """The same without a graph."""
+        ts = None if self.ts is None else self.ts.detach()
+        return SampleTimes(self.t0.detach(), self.t1.detach(), ts)
+
 
 @dataclass(frozen=True, slots=True)
 class SampleProblem:

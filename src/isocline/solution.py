@@ -86,6 +86,10 @@ class Statistics:
     how many blocks of stages it did that for, `linear_solves` how many systems it solved with
     them, both in the forward pass.
 
+    `steps_recomputed` counts the accepted steps that backward passes took again without a graph, to
+    find states that `Checkpointed` had not kept; a step that is merely taken again under autograd,
+    once, is none of them. Several times `steps_accepted` means that there are too few slots.
+
     Under per-sample stepping `samples` has the counts of each sample, of which the numbers of steps
     are the sums, while `nfe_forward` counts calls of the field, whichever number of samples they
     are about. `evaluated_samples` is that number summed over the calls of the forward pass: with
@@ -102,6 +106,7 @@ class Statistics:
     wall_time_backward: float = 0.0
     evaluated_samples: int = 0
     samples: SampleCounts | None = None
+    steps_recomputed: int = 0
 
     @property
     def nfe(self) -> int:

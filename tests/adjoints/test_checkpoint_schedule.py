@@ -264,6 +264,7 @@ def test_a_backward_pass_evaluates_the_field_as_often_as_the_formula_says(
         recomputed(length, slots - place) for place, length in enumerate(lengths_kept(slots, steps))
     )
     assert solution.stats.nfe_backward == 4 * (steps + advances)
+    assert solution.stats.steps_recomputed == advances
 
 
 @pytest.mark.parametrize("solver", ["rk4", ic.AdamsBashforth(3), ic.Reversible("heun")], ids=repr)
@@ -273,6 +274,26 @@ def test_gradients_are_the_same_to_the_last_bit_for_any_number_of_slots(solver: 
     slots = (1, 2, 3, 4, 5, 8, 13, 22, 23, 24)
     for adjoint in [*(ic.Checkpointed(slots=count) for count in slots), *budgets]:
         assert torch.equal(solved(23, adjoint, solver)[1], want)
+
+
+def test_nothing_is_recomputed_where_all_states_are_kept_or_found_by_going_back() -> None:
+    for adjoint in (ic.Checkpointed(), ic.Checkpointed(graph_budget=0), ic.StepBack()):
+        solver = ic.Reversible("heun")
+        assert solved(12, adjoint, solver)[0].stats.steps_recomputed == 0
+
+
+def test_steps_with_their_tangents_are_counted_too() -> None:
+    """A second derivative goes back over pairs of states, by the same schedule."""
+    y0 = torch.tensor([1.0, -0.4], dtype=torch.float64, requires_grad=True)
+    solution = ic.solve(
+        lambda t, y: -y.sin(), y0, 0.0, 9.0, solver="rk4", dt0=1.0, controller=ic.Constant(),
+        adjoint=ic.Checkpointed(slots=1),
+    )  # fmt: skip
+    (first,) = torch.autograd.grad(solution.ys.sum(), y0, create_graph=True)
+    once = solution.stats.steps_recomputed
+    assert once == recomputed(9, 1)
+    first.square().sum().backward()
+    assert solution.stats.steps_recomputed >= 2 * once
 
 
 # --- slots="auto" -----------------------------------------------------------------------------

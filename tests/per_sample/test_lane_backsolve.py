@@ -362,9 +362,6 @@ def test_parameters_that_are_named_alone_receive_a_gradient() -> None:
 
 def test_what_it_does_not_do_is_said() -> None:
     given = inputs(2)
-    event = ic.Event(lambda t, y, mu: y[:, 0])
-    with pytest.raises(ic.GradientError, match="events"):
-        solved(oscillator, given, adjoint=ic.Backsolve(), event=event)
     with pytest.raises(ic.InputError, match="explicit Runge-Kutta"):
         solved(oscillator, given, adjoint=ic.Backsolve(solver="lsoda"))
     with pytest.raises(ic.InputError, match=r"Backsolve\.solver"):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import isocline as ic
+from isocline.adjoints.checkpoints import recomputed
 
 from .lane_cases import (
     ADJOINTS,
@@ -190,6 +191,25 @@ def test_samples_contribute_to_a_parameter_in_one_product_a_round(adjoint: Any) 
         solution.ys.sum().backward()
         calls.append(solution.stats.nfe_backward)
     assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_steps_that_are_taken_again_are_counted_by_sample(slots: int) -> None:
+    """Two samples take eight steps and one three, so five rounds in which the latter is at rest."""
+    y0 = torch.ones(3, 1, dtype=torch.float64, requires_grad=True)
+    solution = ic.solve(
+        lambda t, y: -y, y0, 0.0, torch.tensor([8.0, 3.0, 8.0]), stepping="per_sample", dt0=1.0,
+        solver="rk4", controller=ic.Constant(), adjoint=ic.Checkpointed(slots=slots),
+    )  # fmt: skip
+    solution.ys.sum().backward()
+    counts = solution.stats.steps_recomputed
+    if slots == 1:  # from the start for each round: round i is taken again 7 - i times
+        assert counts == 2 * sum(range(8)) + sum(7 - i for i in range(3))
+    else:
+        assert 8 <= counts <= 2 * recomputed(8, slots) + 3 * 2
+    kept = solved(oscillator, inputs(), adjoint=ic.Checkpointed(graph_budget=0))
+    kept.ys.sum().backward()
+    assert kept.stats.steps_recomputed == 0
 
 
 @pytest.mark.parametrize("adjoint", [ic.Checkpointed(), ic.Backsolve()], ids=str)

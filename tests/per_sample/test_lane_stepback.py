@@ -228,7 +228,7 @@ def test_the_way_back_ends_at_the_exact_start(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(yielded[-1], torch.cat([start, start], 1))
 
 
-@pytest.mark.parametrize("adjoint", ["direct", "checkpointed", "slots1"])
+@pytest.mark.parametrize("adjoint", ["direct", "checkpointed", "slots1", "stepback"])
 def test_events_are_passed_with_a_fresh_second_state(adjoint: str) -> None:
     """A rotation whose passages through zero, and what a handler makes of them, are known."""
     speed = torch.tensor([1.0, 1.5, 2.5], dtype=torch.float64, requires_grad=True)
@@ -341,14 +341,15 @@ def test_another_method_is_refused_before_it_solves(method: str) -> None:
     assert not calls
 
 
-def test_events_and_alf_are_refused() -> None:
+@pytest.mark.parametrize("method", [ic.ALF(), ic.Leapfrog(), ic.KahanLi8()], ids=repr)
+def test_other_methods_that_can_go_back_are_refused_with_one_that_steps_by_samples(
+    method: Any,
+) -> None:
     y0 = torch.ones(2, 1, requires_grad=True)
-    options: dict[str, Any] = {"stepping": "per_sample", "adjoint": ic.StepBack()}
-    event = ic.Event(lambda t, y: y[:, 0] - 0.5)
-    with pytest.raises(ic.GradientError, match="through events"):
-        ic.solve(driven, y0, 0.0, 1.0, solver=ic.Reversible(), event=event, **options)
-    with pytest.raises(ic.InputError, match=r"ALF.*Reversible over one"):
-        ic.solve(driven, y0, 0.0, 1.0, solver=ic.ALF(), **options)
+    options: dict[str, Any] = {"stepping": "per_sample", "adjoint": ic.StepBack(), "dt0": 0.1}
+    told = rf"{method.name} with.*Reversible over one.*under StepBack, take `Reversible\("
+    with pytest.raises(ic.InputError, match=told):
+        ic.solve(driven, y0, 0.0, 1.0, solver=method, **options)
 
 
 def test_backsolve_takes_a_method_of_its_own_after_a_reversible_one() -> None:

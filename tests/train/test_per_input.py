@@ -40,8 +40,11 @@ def test_evaluations_of_an_image_do_not_depend_on_its_batch(run_copy: Path) -> N
     assert (small.nfe - large.nfe).abs().double().mean() < 1.0
 
 
-def test_training_and_measuring_a_run_that_steps_per_sample(tmp_path: Path) -> None:
-    train_odenet(tiny(tmp_path / "run", stepping="per_sample", epochs=1))
+@pytest.mark.parametrize("adjoint", [None, "backsolve"])
+def test_training_and_measuring_a_run_that_steps_per_sample(
+    tmp_path: Path, adjoint: str | None
+) -> None:
+    train_odenet(tiny(tmp_path / "run", stepping="per_sample", epochs=1, adjoint=adjoint))
     rows = read_metrics(tmp_path / "run" / "metrics.csv")
     assert rows[-1]["nfe_forward"] > 0
     options = EvaluateConfig(tolerances="1e-1", samples=32, batch_size=32, repeats=1)
@@ -53,8 +56,8 @@ def test_training_and_measuring_a_run_that_steps_per_sample(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"adjoint": "backsolve"}, "checkpointed or direct, not backsolve"),
         ({"solver": "adams"}, "explicit solver such as tsit5, not adams"),
+        ({"solver": "lsoda"}, "explicit solver such as tsit5, not lsoda"),
     ],
 )
 def test_settings_that_do_not_go_with_it(

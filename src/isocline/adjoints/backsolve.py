@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..capture import capture
+from ..capture import capture, with_tensors_of
 from ..controllers.base import Controller
 from ..errors import GradientError, InputError
 from ..problem import Plan, Problem
@@ -47,7 +47,7 @@ from .direct import unrecorded
 from .forward_states import integrate_and_keep
 from .replayed_lanes import dependencies
 from .reverse import Reverse
-from .samples import SampleTrajectory, demand_no_events
+from .samples import SampleTrajectory
 from .sweep import Anchor
 
 __all__ = ["Backsolve"]
@@ -126,12 +126,12 @@ class Backsolve:
         and answers with a number for each sample.
 
         Raises:
-            GradientError: where events are looked for.
+            GradientError: where the time of an event has no derivative.
             InputError: for a method of the reverse solve that has no steps by samples.
         """
-        demand_no_events("Backsolve", plan)
         check_coefficients(self, plan.solver)
         captured, problem = dependencies(problem)
+        captured = with_tensors_of(captured, plan.events)
         return backsolved_lanes(self, problem, plan, captured, stats)
 
     def wanted(self, captured: Sequence[Tensor]) -> list[Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,15 +12,16 @@ from torch import Tensor
 from ..capture import Captured
 from ..integrate import SampleOutcome, integrate_samples
 from ..problem import SaveAt
-from ..samples import SamplePlan, SampleProblem, SampleTimes
+from ..samples import SamplePlan, SampleProblem
 from ..solution import Statistics
 from ..solvers.lane_methods import explicit_lanes
 from ..validate_samples import check_first_steps, check_tolerances
 from .augmented import ReverseNorm
 from .base import Inputs, backward_work, check_single, once
 from .continuous import Settings, reverse_method
-from .lane_anchors import LaneAnchors, Rows
-from .lane_reverse import LaneReverse
+from .lane_anchors import Rows
+from .lane_backward import BackByParts, along
+from .lane_parts import LaneParts, Parts
 from .lane_states import LaneStates
 from .samples import SampleTrajectory
 
@@ -87,14 +88,26 @@ def backsolved_lanes(
     inputs = Inputs(captured, problem.field.tensor_args)
     times = (None, None, None) if problem.times is None else problem.times
     every = (problem.y0, *times, *captured.tensors)
-    rows = _BacksolvedLanes.apply(solves, inputs, *every)  # type: ignore[no-untyped-call]
-    return SampleTrajectory(solves.outcome, rows if len(rows) else None)
+    answer = _BacksolvedLanes.apply(solves, inputs, *every)  # type: ignore[no-untyped-call]
+    return SampleTrajectory.of(solves.outcome, *answer)
+
+
+class _Known(NamedTuple):
+    """States of the forward solve: of its rows, of events before their handlers, and further ones.
+
+    Each of shape (n, width).
+    """
+
+    rows: Tensor
+    events: Tensor
+    further: Tensor
 
 
 class _Solves:
     """The forward solve, and the reverse one that differentiates it."""
 
     outcome: SampleOutcome
+    parts: Parts
     kept: tuple[Tensor, Tensor]  # samples and clocks of the further states
 
     def __init__(
@@ -109,53 +122,59 @@ class _Solves:
         # Where times are traced, the rows of `ts` come all from steps, also those at a start: the
         # loop sees to it by `times`, which must not hold the caller's graph here.
         self.timed = problem.times is not None
-        times = problem.times
-        if times is not None:
-            ts = None if times.ts is None else times.ts.detach()
-            times = SampleTimes(times.t0.detach(), times.t1.detach(), ts)
+        times = None if problem.times is None else problem.times.detached()
         self.problem = replace(problem, y0=problem.y0.detach(), times=times)
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Integrate; the rows, shape (rows, width), and the further states."""
-        problem, count = self.problem, self.settings.checkpoints
+    def forward(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Integrate; rows, shape (rows, width), times and states of events, further states."""
+        problem, plan, count = self.problem, self.plan, self.settings.checkpoints
         keeper = LaneStates(problem, count) if count else None
-        self.outcome = found = integrate_samples(problem, self.plan, recorder=keeper)
-        none = problem.y0.new_empty(0, problem.y0.shape[1])
-        rows, found.rows = torch.cat([none, *found.rows]), []
-        nobody = torch.empty(0, dtype=torch.long, device=none.device)
-        kept = (nobody, problem.t0[:0], none) if keeper is None else keeper.kept()
+        noted = LaneParts(problem, plan, keeper) if plan.events else None
+        found = integrate_samples(problem, plan, recorder=noted or keeper)
+        self.outcome = found
+        rows, times, states = found.taken_out(problem.y0)
+        if noted is None or not found.happened:
+            initial = 0 if found.initial is None else len(found.initial.samples)
+            self.parts = Parts.whole(problem, len(rows) - initial)
+        else:
+            self.parts = noted.found(found)
+        nobody = torch.empty(0, dtype=torch.long, device=rows.device)
+        kept = (nobody, problem.t0[:0], rows[:0]) if keeper is None else keeper.kept()
         self.kept = kept[:2]
-        return rows, kept[2]
+        return rows, times, states, kept[2]
 
     def backward(
-        self, states: Tensor, cotangents: Tensor, further: Tensor, captured: Sequence[Tensor]
+        self, known: _Known, cotangents: Sequence[Tensor], captured: Sequence[Tensor]
     ) -> Gradients:
-        """Gradients of y0, t0, t1 and ts, and of the captured tensors."""
+        """Gradients of y0, t0, t1 and ts, and of the captured tensors.
+
+        Args:
+            known: states of the rows, of the events, and further ones.
+            cotangents: of the rows, and of times and states of the events.
+            captured: what field and events depend on.
+        """
         problem, outcome = self.problem, self.outcome
         before = problem.field.evaluations
+        states, of_rows = known.rows, cotangents[0]
         initial = 0 if outcome.initial is None else len(outcome.initial.samples)
-        rows = self._rows(states[initial:], cotangents[initial:])
+        rows, of_states = self._rows(states[initial:], of_rows[initial:]), cotangents[2]
+        at, of = self.parts.rows_at, self.parts.events_at
+        if len(at):  # a row that is an event's state moves as that does, not with a time of its own
+            of_states = of_states.index_add(0, of, rows.cotangents.index_select(0, at))
+            rows = rows._replace(cotangents=rows.cotangents.index_fill(0, at, 0.0))
         samples, clocks = self.kept
-        every = Rows(
-            torch.cat([rows.samples, samples]),
-            torch.cat([rows.clocks, clocks]),
-            torch.cat([rows.states, further]),
-            torch.cat([rows.cotangents, torch.zeros_like(further)]),
-        )
-        anchors = LaneAnchors(every, problem.t0)
-        adjoint, parameters = torch.zeros_like(problem.y0), _nothing(len(captured))
-        if len(anchors.working):
-            tensors = captured, self.settings.wanted(captured)
-            norm = self.settings.norm
-            reverse = LaneReverse(problem, self.reverse, anchors, tensors, norm=norm)
-            adjoint, parameters = reverse.run()
-        at_start = rows.clocks == problem.t0.index_select(0, rows.samples)
-        adjoint = adjoint.index_add(0, rows.samples[at_start], rows.cotangents[at_start])
+        further = Rows(samples, clocks, known.further, torch.zeros_like(known.further))
+        every = rows.joined(further)
+        parts = torch.cat([self.parts.rows, self.parts.of(samples, clocks)])
+        tensors = captured, self.settings.wanted(captured)
+        norm, of_events = self.settings.norm, (cotangents[1], of_states)
+        back = BackByParts(problem, self.plan, self.reverse, self.parts, tensors, norm=norm)
+        adjoint = back.run(every, parts, known.events, of_events)
         times = self._times(adjoint, rows) if self.timed else _nothing(3)
         if outcome.initial is not None:
-            adjoint = adjoint.index_add(0, outcome.initial.samples, cotangents[:initial])
+            adjoint = adjoint.index_add(0, outcome.initial.samples, of_rows[:initial])
         self.stats.nfe_backward += problem.field.evaluations - before
-        return [adjoint, *times, *parameters]
+        return [adjoint, *times, *back.totals.totals]
 
     def _rows(self, states: Tensor, cotangents: Tensor) -> Rows:
         """The output that steps gave."""
@@ -170,8 +189,8 @@ class _Solves:
         problem = self.problem
         assert problem.times is not None
         everyone = torch.arange(len(problem.t0), device=problem.t0.device)
-        g_t0 = -self._along(Rows(everyone, problem.t0, problem.y0, adjoint))
-        rates = self._along(rows)
+        g_t0 = -along(problem.field, Rows(everyone, problem.t0, problem.y0, adjoint))
+        rates = along(problem.field, rows)
         g_t1, g_ts = torch.zeros_like(problem.t1), None
         if problem.times.ts is not None:
             g_ts = torch.zeros_like(problem.times.ts)
@@ -187,40 +206,32 @@ class _Solves:
             place += count
         return [g_t0, g_t1, g_ts]
 
-    def _along(self, rows: Rows) -> Tensor:
-        """The rates at which a loss with these cotangents changes along the flow, shape (rows,)."""
-        rates = torch.zeros_like(rows.clocks)
-        wanted = rows.wanted.nonzero().squeeze(1)
-        if not wanted.shape[0]:
-            return rates
-        samples, clocks, states, cotangents = (part.index_select(0, wanted) for part in rows)
-        slopes = self.problem.field.at(samples)(clocks.to(states.real.dtype), states)
-        along: Tensor = torch.linalg.vecdot(slopes, cotangents).real
-        return rates.index_copy(0, wanted, along.double())
-
 
 def _nothing(count: int) -> Gradients:
     return [None] * count
 
 
 class _BacksolvedLanes(torch.autograd.Function):
-    """Rows of a solve, differentiable in y0, times and captured tensors."""
+    """Rows and events of a solve, differentiable in y0, times and captured tensors."""
 
     @staticmethod
-    def forward(ctx: Any, solves: _Solves, inputs: Inputs, *every: Tensor | None) -> Tensor:
-        rows, further = solves.forward()
+    def forward(
+        ctx: Any, solves: _Solves, inputs: Inputs, *every: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        rows, times, states, further = solves.forward()
         ctx.solves, ctx.inputs = solves, inputs
-        # A copy of the rows: the next layer may well change them in place.
-        ctx.save_for_backward(rows.clone(), further, *inputs.watched(every))
-        return rows
+        # Copies of what is answered: the next layer may well change it in place.
+        ctx.save_for_backward(rows.clone(), states.clone(), further, *inputs.watched(every))
+        return rows, times, states
 
     @staticmethod
-    def backward(ctx: Any, cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        check_single("Backsolve", cotangents)
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        for cotangent in cotangents:
+            check_single("Backsolve", cotangent)
         solves: _Solves = ctx.solves
         inputs: Inputs = ctx.inputs
-        rows, further, *saved = ctx.saved_tensors
-        with backward_work(inputs, rows.device, solves.stats):
-            found = solves.backward(rows, cotangents, further, inputs.captured)
-        causes = [*saved[:4], *inputs.captured, cotangents]
+        rows, states, further, *saved = ctx.saved_tensors
+        with backward_work(inputs, cotangents[0].device, solves.stats):
+            found = solves.backward(_Known(rows, states, further), cotangents, inputs.captured)
+        causes = [*saved[:4], *inputs.captured, *cotangents]
         return (None, None, *once(found, causes))

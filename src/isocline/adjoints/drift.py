@@ -101,6 +101,11 @@ class LaneDrift:
         self.times = self.times.index_copy(0, samples, when)
         self.largest = self.largest.index_copy(0, samples, torch.maximum(tolerances, before))
 
+    @property
+    def farthest(self) -> float:
+        """The largest of all samples."""
+        return float(self.largest.max())
+
     def warn(self, samples: Tensor, signs: Tensor) -> None:
         """Warn if the largest was far out.
 
@@ -133,21 +138,25 @@ def _warn(largest: float, where: str, adaptive: bool) -> None:
     )
 
 
-def warn_of_miss(steps: str, t0: float, tolerances: float, error: Tensor, true: Tensor) -> None:
-    """Warn if steps back missed the start of a solve by more than its tolerance.
+def warn_of_miss(
+    steps: str, t: float, tolerances: float, error: Tensor, true: Tensor, *, event: bool = False
+) -> None:
+    """Warn if steps back missed a known state by more than the tolerance of the solve.
 
     Args:
         steps: how many there were, and whose they are.
-        t0: where the start is.
+        t: when the state is known: at the start, or behind an event.
         tolerances: the miss, in tolerances.
-        error, true: the same as a state, and the start.
+        error, true: the same as a state, and the known state.
+        event: whether an event is what the solve went on from there.
     """
     if tolerances <= 1:
         return
     size = true.abs()
     apart = float(error.abs().max() / size.max()) if size.any() else float(error.abs().max())
+    where = f"behind the event at t = {t:.9g}" if event else f"at t0 = {t:.9g}"
     warnings.warn(
-        f"StepBack: {steps} steps back from the end miss the state at t0 = {t0:.9g} by "
+        f"StepBack: {steps} steps back miss the state {where} by "
         f"{tolerances:.2g} times the tolerance of the solve, or {apart:.1e} of its size; the "
         "gradient is off by about as much. Rounding errors grow on the way back where the "
         "flow contracts, and a symplectic method cannot go back where the field does not "

@@ -32,6 +32,14 @@ class Rows(NamedTuple):
         """Which of them the loss depends on. A NaN is not equal to zero: it is passed on."""
         return self.cotangents.ne(0).any(1)
 
+    def joined(self, others: Rows) -> Rows:
+        """These, and then the others."""
+        return Rows(*map(torch.cat, zip(self, others, strict=True)))
+
+    def only(self, kept: Tensor) -> Rows:
+        """Those for which `kept`, shape (rows,), is true."""
+        return Rows(*(part[kept] for part in self))
+
 
 class Met(NamedTuple):
     """The anchors in a round of steps, by lane and in the order of time.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..capture import Guard, operations_so_far
 from ..integrate import Cut, Output, Round, SampleOutcome, integrate_samples, started
-from ..samples import SamplePlan, SampleProblem, SampleTimes
+from ..samples import SamplePlan, SampleProblem
 from ..solution import Statistics
 from ..solvers.lane_methods import LaneMethod, lane_stepper
 from ..solvers.lanes import LaneStep, LaneStepper
@@ -51,10 +51,7 @@ class LaneReplay:
     ) -> None:
         # The caller's graph reaches the autograd function as inputs; held here too it would tie it
         # into a cycle.
-        times = problem.times
-        if times is not None:
-            ts = None if times.ts is None else times.ts.detach()
-            times = SampleTimes(times.t0.detach(), times.t1.detach(), ts)
+        times = None if problem.times is None else problem.times.detached()
         self.problem = replace(problem, y0=problem.y0.detach(), times=times)
         self.plan, self.stats, self.keep = plan, stats, keep
         self.outcome: SampleOutcome
@@ -79,7 +76,9 @@ class LaneReplay:
 
     def accepted(self, round_: Round, step: LaneStep) -> None:
         """Remember a round."""
-        self._starts.accepted(round_, step.y1)
+        # Where a step ended, not the event that cut it short: a step is taken back as a whole.
+        whole = step.inner if isinstance(step, Cut) else step
+        self._starts.accepted(round_, whole.y1)
         if isinstance(step, KeptRound) and (round_.taken is None or step.finite):
             self._kept[len(self.rounds)] = step
         self._remember(round_)
@@ -114,15 +113,8 @@ class LaneReplay:
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
         """Integrate; the rows, shape (rows, width), and times and states of all events."""
-        self.outcome = found = integrate_samples(self.problem, self.plan, recorder=self)
-        rows, y0 = found.rows, self.problem.y0
-        found.rows = []
-        none = y0.new_empty(0, y0.shape[1])
-        times, states = y0.new_empty(0, dtype=torch.float64), none.clone()
-        if found.happened:
-            times = torch.cat([times for *_, times, _ in found.happened])
-            states = torch.cat([states for *_, states in found.happened])
-        return torch.cat(rows) if rows else none, times, states
+        self.outcome = integrate_samples(self.problem, self.plan, recorder=self)
+        return self.outcome.taken_out(self.problem.y0)
 
     def backward(self, captured: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Gradients:
         """Gradients of y0, t0, t1 and ts, and of the captured tensors."""
@@ -139,6 +131,7 @@ class LaneReplay:
 
         def advance(index: int, y: Tensor) -> Tensor:
             round_ = self.rounds[index]
+            self.stats.steps_recomputed += len(round_.movers)
             times = round_.of_movers(round_.t), round_.of_movers(round_.t_next)
             step = round_.again(self.method, field, times, round_.of_movers(y))
             _, after = round_.passed(self.plan.events, field, step)

@@ -87,11 +87,14 @@ class LaneReverse:
         everyone = torch.arange(len(working), device=working.device)
         missed = self.drift.between(everyone, y, self.problem.y0.index_select(0, working))
         self.drift.note(everyone, end, missed)
-        self.drift.warn(working, self.field.signs)
         adjoints = torch.zeros_like(self.problem.y0).index_copy(0, working, adjoint)
         totals = zip(self.field.captured, self.field.totals.totals, strict=True)
         found = {id(tensor): total for tensor, total in totals}
         return adjoints, [found.get(id(tensor)) for tensor in self.known]
+
+    def warn(self) -> None:
+        """Warn if a sample's state drifted far, of that which drifted farthest."""
+        self.drift.warn(self.field.working, self.field.signs)
 
     def stepper(self, stepper: LaneMethod) -> LaneStepper:
         """The steps proper, or those that jump at anchors if there are any on the way."""

@@ -25,7 +25,7 @@ class LaneStarts(Protocol):
     """A source of what lanes carried where rounds of steps started."""
 
     def accepted(self, round_: Round, y1: Tensor) -> None:
-        """A round of steps was taken, after which lanes carry `y1`, unless an event moved them."""
+        """A round of steps was taken, which ended at `y1`; behind its event, where one cut it."""
 
     def restart(self, first: Tensor) -> None:
         """Let go of all but the start of the first round, if the others can be found from it."""

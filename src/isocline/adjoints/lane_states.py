@@ -45,7 +45,10 @@ class LaneStates:
         """The start is known anyway."""
 
     def accepted(self, round_: Round, step: LaneStep) -> None:
-        """Keep the ends of the steps whose turn it is."""
+        """Keep the ends of the steps whose turn it is, but for those that an event cut short.
+
+        What is known of an event is known anyway.
+        """
         lanes = round_.taken
         if lanes is None:
             lanes = torch.arange(len(round_.samples), device=round_.samples.device)
@@ -53,6 +56,8 @@ class LaneStates:
         steps = self._steps.index_select(0, samples) + 1
         self._steps.index_copy_(0, samples, steps)
         due = steps % self._stride.index_select(0, samples) == 0
+        if round_.hits is not None:
+            due &= ~torch.isin(lanes, round_.hits.lanes)
         full = due & (self._filled.index_select(0, samples) == self._limit)
         if bool(full.any()):
             self._halve(samples[full])

@@ -140,7 +140,9 @@ class Replay(WholeRecorder):
         inputs = [*captured, *times]
         totals = ParameterGradients(len(inputs))
         with self._turn:
+            before = self.starts.recomputed
             gradient = self._walk(inputs, totals, cotangents)
+            self.stats.steps_recomputed += self.starts.recomputed - before
         if self.initial_rows:
             gradient = gradient + cotangents[0][: self.initial_rows].sum(0)
         of_times = totals.totals[len(captured) :] or (None, None, None)

@@ -64,13 +64,8 @@ def replayed_lanes(
     inputs = Inputs(captured, problem.field.tensor_args)
     times = (None, None, None) if problem.times is None else problem.times
     every = (problem.y0, *times, *captured.tensors)
-    rows, at, states = _ReplayedLanes.apply(replay, inputs, *every)  # type: ignore[no-untyped-call]
-    found = replay.outcome
-    if found.happened:  # their times and states now carry a gradient
-        sizes = [len(samples) for samples, *_ in found.happened]
-        parts = zip(found.happened, at.split(sizes), states.split(sizes), strict=True)
-        found.happened = [(samples, hits, t, y) for (samples, hits, *_), t, y in parts]
-    return SampleTrajectory(found, rows if len(rows) else None)
+    answer = _ReplayedLanes.apply(replay, inputs, *every)  # type: ignore[no-untyped-call]
+    return SampleTrajectory.of(replay.outcome, *answer)
 
 
 class _ReplayedLanes(torch.autograd.Function):

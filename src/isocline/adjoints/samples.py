@@ -7,12 +7,11 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from ..errors import GradientError
 from ..integrate import SampleOutcome
 from ..samples import SamplePlan, SampleProblem
 from ..solution import Statistics
 
-__all__ = ["SampleAdjoint", "SampleTrajectory", "demand_no_events"]
+__all__ = ["SampleAdjoint", "SampleTrajectory"]
 
 
 @dataclass(slots=True)
@@ -27,6 +26,17 @@ class SampleTrajectory:
     outcome: SampleOutcome
     rows: Tensor | None
 
+    @classmethod
+    def of(
+        cls, outcome: SampleOutcome, rows: Tensor, times: Tensor, states: Tensor
+    ) -> SampleTrajectory:
+        """What was taken out of an outcome, put back with a gradient; see `taken_out`."""
+        happened = outcome.happened
+        sizes = [len(samples) for samples, *_ in happened]
+        parts = zip(happened, times.split(sizes), states.split(sizes), strict=True)
+        outcome.happened = [(samples, hits, t, y) for (samples, hits, *_), t, y in parts]
+        return cls(outcome, rows if len(rows) else None)
+
 
 @runtime_checkable
 class SampleAdjoint(Protocol):
@@ -36,16 +46,3 @@ class SampleAdjoint(Protocol):
         self, problem: SampleProblem, plan: SamplePlan, stats: Statistics
     ) -> SampleTrajectory:
         """Solve, remember what the gradient needs, and count backward work into `stats`."""
-
-
-def demand_no_events(name: str, plan: SamplePlan) -> None:
-    """Refuse events, for an adjoint of this name that does not go back through them.
-
-    Raises:
-        GradientError: if there are any.
-    """
-    if plan.events:
-        raise GradientError(
-            f'{name} does not go back through events with stepping="per_sample": use '
-            "`adjoint=Checkpointed()` or `Direct()`, or solve under `torch.no_grad()`."
-        )

@@ -47,6 +47,10 @@ class Starts(Protocol):
     def pairs(self) -> int | None:
         """How many pairs of states a second derivative may keep; None for any number."""
 
+    @property
+    def recomputed(self) -> int:
+        """How many steps walks back have taken again so far, to find starts that were not kept."""
+
     def accepted(self, start: Held, end: Held) -> None:
         """A step was taken."""
 
@@ -63,7 +67,12 @@ class Kept:
     Args:
         slots: how many states to keep; None for all.
         budget: how many bytes of them to keep, in place of `slots`, but one state at least.
+
+    Attributes:
+        recomputed: as in `Starts`.
     """
+
+    recomputed = 0
 
     def __init__(self, slots: int | None = None, budget: int | None = None) -> None:
         self._checkpoints = Checkpoints[Held](slots)
@@ -91,6 +100,7 @@ class Kept:
         """Starts, last first, recomputing those that were not kept."""
 
         def advance(index: int, held: Held) -> Held:
+            self.recomputed += 1
             reach = steps[index].reach
             step = stepper.advance(reach.t, reach.t_next, held.y, held.memory)
             # What a solver settled when it was told the errors cannot be found without them.

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..capture import capture
+from ..capture import capture, with_tensors_of
 from ..errors import GradientError
 from ..problem import Plan, Problem
 from ..samples import SamplePlan, SampleProblem
@@ -34,7 +34,7 @@ from .lane_stepback import SteppedBackLanes
 from .replay import Replay
 from .replayed import replayed
 from .replayed_lanes import dependencies, replayed_lanes
-from .samples import SampleTrajectory, demand_no_events
+from .samples import SampleTrajectory
 from .starts import Held, Taken
 
 __all__ = ["StepBack"]
@@ -72,18 +72,19 @@ class StepBack:
     ) -> SampleTrajectory:
         """The same for samples with steps of their own, back round by round.
 
-        Of each sample its end and its start are kept, of each round which samples took a step,
-        from when to when.
+        Of each sample its end and its start are kept, and of each event where the step ended that
+        it cut short and what the sample went on with; of each round which samples took a step, from
+        when to when.
 
         Raises:
-            GradientError: for a method that is not reversible, or where events are looked for.
+            GradientError: for a method that is not reversible.
         """
         packing = problem.field.packing
         method = lane_stepper(plan.solver, packing.dtype, packing.device)
         if not isinstance(method, CoupledLanes):
             raise _cannot_go_back(plan.solver, '`solver=Reversible("tsit5")`')
-        demand_no_events("StepBack", plan)
         captured, problem = dependencies(problem, plan.solver)
+        captured = with_tensors_of(captured, plan.events)
         starts = SteppedBackLanes(problem, plan, method)
         return replayed_lanes(LaneReplay(problem, plan, starts, 0, stats), problem, captured)
 
@@ -117,6 +118,11 @@ class _SteppedBack:
     def pairs(self) -> None:
         """Any number: a tangent is not stepped back."""
         return None
+
+    @property
+    def recomputed(self) -> int:
+        """None: states are found by going back."""
+        return 0
 
     def accepted(self, start: Held, end: Held) -> None:
         """Remember the first start and the last end."""

@@ -128,6 +128,7 @@ class _Tangents:
 
     def _advance(self, index: int, pair: _Pair) -> _Pair:
         """From where one step starts to where the next one does."""
+        self._replay.stats.steps_recomputed += 1
         graph = self._take(index, pair, alone=True)
         return _Pair(_detached(graph.ends), self._push(graph, pair.tangent))
 

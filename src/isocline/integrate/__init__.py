@@ -6,8 +6,9 @@ from .dispatch import integrate as integrate
 from .judging import LaneTolerance as LaneTolerance
 from .lane_dense import SampleDense as SampleDense
 from .lane_events import Cut as Cut
-from .lane_events import Hits as Hits
-from .lane_events import passage as passage
+from .lane_passage import Hits as Hits
+from .lane_passage import passage as passage
+from .lane_passage import rates_along as rates_along
 from .lanes import Lanes as Lanes
 from .lanes import started as started
 from .loop import Outcome as Outcome

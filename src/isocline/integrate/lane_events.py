@@ -13,15 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import GradientError, InputError
-from ..events import Event, check_values
-from ..samples import LaneField, matrix_of, rows_packing
+from ..errors import InputError
+from ..events import Event
+from ..samples import LaneField
 from ..solvers.lanes import LaneExtension, LaneStep
 from .crossings import NODES, fine
+from .lane_passage import Hits, Passage, conditions, passage, rates_along
 from .lane_roots import roots
 from .lanes import Lanes, started
 
-__all__ = ["Cut", "Hits", "LaneWatch", "Passage", "passage"]
+__all__ = ["Cut", "LaneWatch"]
 
 _PARTS = 64
 """Into how many parts a step is divided in which there may be an event."""
@@ -31,105 +32,6 @@ _AFTER = 1e-5
 
 _CLEAR = 8.0
 """A handler has moved a condition away from zero at this multiple of what was left of it."""
-
-
-class Hits(NamedTuple):
-    """Events of a round, at most one a lane.
-
-    Attributes:
-        lanes: positions, rising, shape (k,).
-        times: when, by the clocks.
-        events, elements: which event, and which of its condition's elements.
-        final: whether it ends the lane's solve.
-        rates: change of the condition in time along the path; none where no gradient is wanted.
-    """
-
-    lanes: Tensor
-    times: Tensor
-    events: Tensor
-    elements: Tensor
-    final: Tensor
-    rates: Tensor
-
-
-class Passage(NamedTuple):
-    """Lanes through their events: times, shape (k,), states there and after the handlers."""
-
-    times: Tensor
-    states: Tensor
-    after: Tensor
-
-
-def conditions(events: Sequence[Event], field: LaneField, t: Tensor, y: Tensor) -> list[Tensor]:
-    """Values of each event's condition, shape (lanes, elements), float64.
-
-    Raises:
-        InputError: if one is not a real tensor with the lanes leading.
-    """
-    found = []
-    for event in events:
-        values = field.applied(event.condition, t.to(y.real.dtype), y)
-        check_values(values)
-        if not values.ndim or values.shape[0] != field.count:
-            given = f"output of shape {tuple(values.shape)} for {field.count} samples"
-            raise InputError("event.condition", given, "a value for each sample, (batch, ...)")
-        found.append(values.reshape(field.count, -1).double())
-    return found
-
-
-def passage(
-    events: Sequence[Event],
-    field: LaneField,
-    extension: LaneExtension,
-    hits: Hits,
-    *,
-    higher: bool = False,
-) -> Passage:
-    """Times and states of hits, differentiable: the time by the implicit function theorem.
-
-    A correction by Newton's method at the root changes no value, and has the root's first
-    derivatives; a second one, whose rates carry a graph too, those up to the third.
-
-    Args:
-        events: all of them.
-        field: for the lanes that were hit.
-        extension: of their steps.
-        hits: what happened.
-        higher: whether more than first derivatives may be wanted.
-    """
-    places = torch.arange(field.count, device=hits.times.device)
-    times = hits.times
-    if torch.is_grad_enabled():
-        for _ in range(2 if higher else 1):
-            moved = torch.zeros_like(times, requires_grad=higher)
-            at = times + moved
-            values = _chosen(conditions(events, field, at, extension.at(places, at)), hits)
-            rates = _rates_of(values, moved, create_graph=True) if higher else hits.rates
-            shift = -values / rates
-            times = times + (shift - shift.detach())
-    states = extension.at(places, times)
-    after = states
-    for number, event in enumerate(events):
-        mine = ((hits.events == number) & ~hits.final).nonzero().squeeze(1)
-        if event.handler is None or not mine.shape[0]:
-            continue
-        own = field.of(mine)
-        at, there = times.index_select(0, mine), states.index_select(0, mine)
-        found = own.applied(event.handler, at.to(states.real.dtype), there)
-        packing = field.owner.packing
-        rows_packing(packing, own.count).check_like(found, "event.handler")
-        after = after.index_copy(0, mine, matrix_of(packing, found))
-    return Passage(times, states, after)
-
-
-def _chosen(values: Sequence[Tensor], hits: Hits) -> Tensor:
-    """Of the conditions of all events the elements that were hit, shape (k,)."""
-    found = torch.zeros_like(hits.times)
-    for number, table in enumerate(values):
-        mine = (hits.events == number).nonzero().squeeze(1)
-        if mine.shape[0]:
-            found = found.index_copy(0, mine, table[mine, hits.elements[mine]])
-    return found
 
 
 @dataclass(slots=True)
@@ -299,7 +201,7 @@ class LaneWatch:
         times = own.times(found.parts)
         hits = Hits(places, times, events, elements, final, times)
         if self.rated:
-            hits = hits._replace(rates=_rates(self.events, field, own.extension, hits))
+            hits = hits._replace(rates=rates_along(self.events, field, own.extension, hits))
         # The interpolant is asked again with the graph of the step, if there is one.
         recording = torch.is_grad_enabled()
         whole = step.extension(places) if recording else own.extension
@@ -365,34 +267,3 @@ class _Paths:
         eps = torch.finfo(self.extension.y0.dtype).eps
         largest: Tensor = size[rows, found.columns]
         return 8.0 * eps * largest
-
-
-def _rates(
-    events: Sequence[Event], field: LaneField, extension: LaneExtension, hits: Hits
-) -> Tensor:
-    """Change of the conditions that were hit, in time along the paths."""
-    with torch.enable_grad():
-        times = hits.times.detach().requires_grad_()
-        places = torch.arange(field.count, device=times.device)
-        states = extension.at(places, times)
-        values = _chosen(conditions(events, field, times, states), hits)
-        return _rates_of(values, times, create_graph=False)
-
-
-def _rates_of(values: Tensor, times: Tensor, *, create_graph: bool) -> Tensor:
-    """Derivatives of conditions, each in its own time.
-
-    Raises:
-        GradientError: where there is none: a condition touches zero, or cannot be differentiated.
-    """
-    rates: Tensor | None = None
-    if values.requires_grad:
-        (rates,) = torch.autograd.grad(
-            values.sum(), times, create_graph=create_graph, allow_unused=True
-        )
-    if rates is None or bool((rates == 0).any()):
-        raise GradientError(
-            "the time of an event has no derivative: its condition does not pass through zero but "
-            "touches it, or cannot be differentiated. Solve under `torch.no_grad()`."
-        )
-    return rates if create_graph else rates.detach()

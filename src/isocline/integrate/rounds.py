@@ -11,7 +11,7 @@ from torch import Tensor
 from ..solution import Status
 from ..solvers.lane_methods import LaneMethod
 from ..solvers.lanes import LaneExtension, LaneStep, LaneStepper
-from .lane_events import Hits
+from .lane_passage import Hits
 from .ragged import Output
 
 __all__ = ["CODES", "LaneRecorder", "Round", "SampleOutcome", "SkipRecorder", "Spread"]
@@ -101,6 +101,20 @@ class SampleOutcome:
     def statuses(self) -> tuple[Status, ...]:
         """The status of each sample."""
         return tuple(CODES[code] for code in self.status.tolist())
+
+    def taken_out(self, y0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows, of which the outcome lets go, and times and states of events.
+
+        Args:
+            y0: what states are like, shape (batch, width).
+
+        Returns:
+            Shapes (rows, width), (events,), (events, width).
+        """
+        none, never = y0.new_empty(0, y0.shape[1]), y0.new_empty(0, dtype=torch.float64)
+        rows, self.rows = torch.cat([none, *self.rows]), []
+        times = torch.cat([never, *(times for *_, times, _ in self.happened)])
+        return rows, times, torch.cat([none, *(states for *_, states in self.happened)])
 
 
 @dataclass(slots=True)

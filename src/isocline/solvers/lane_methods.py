@@ -7,11 +7,13 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ..errors import InputError
+from .alf import ALF
 from .base import Solver
 from .coupled_lanes import CoupledLanes
 from .explicit import ExplicitRungeKutta
 from .lanes import ExplicitLanes, LaneStepper
 from .reversible import Reversible
+from .symplectic import Splitting
 
 __all__ = ["InLanes", "LaneMethod", "explicit_lanes", "lane_stepper"]
 
@@ -62,11 +64,14 @@ def explicit_lanes(
         InputError: for another method; it names the `argument`.
     """
     if not isinstance(solver, ExplicitRungeKutta):
+        hint = 'Other methods step jointly: leave `stepping` at "joint".'
+        if isinstance(solver, (ALF, Splitting)) and argument == "solver":
+            hint += ' To step back by samples, under StepBack, take `Reversible("bosh3")`, say.'
         raise InputError(
             argument,
             f'{getattr(solver, "name", type(solver).__name__)} with stepping="per_sample"',
             "an explicit Runge-Kutta method, such as Tsit5, Dopri5 or Vern7"
             + (", or Reversible over one" if argument == "solver" else ""),
-            'Other methods step jointly: leave `stepping` at "joint".',
+            hint,
         )
     return ExplicitLanes(solver.tableau, dtype, device)

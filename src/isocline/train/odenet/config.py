@@ -22,7 +22,6 @@ __all__ = [
     "OdenetConfig",
     "OdenetSettings",
     "check_adjoint",
-    "check_stepping",
 ]
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -52,7 +51,8 @@ class OdenetSettings:
     tol: float = 1e-3
     """Tolerance of the adaptive solver, relative and absolute."""
     stepping: Literal["joint", "per_sample"] = "joint"
-    """joint: a batch shares its steps; per_sample: each image takes as many as it needs."""
+    """joint: a batch shares its steps; per_sample: each image takes as many as it needs, and with
+    the adjoint backsolve as many as it needs backward, too."""
     rk_steps: int = 4
     """Steps of the rknet."""
     channels: int = 64
@@ -129,7 +129,7 @@ class OdenetConfig(RunConfig, OdenetSettings):
             odenet = self.model == "odenet"
             check_solver(str(self.solver), adaptive=odenet, black_boxes=odenet)
             check_adjoint(self.solver, self.adjoint)
-            check_stepping(self.stepping, str(self.solver), str(self.adjoint))
+            check_solver_by_samples(self.stepping, str(self.solver))
 
 
 def check_adjoint(solver: str | None, adjoint: str | None) -> None:
@@ -140,21 +140,6 @@ def check_adjoint(solver: str | None, adjoint: str | None) -> None:
     """
     if solver in BLACK_BOXES and adjoint != "backsolve":
         raise ConfigError(f"--solver {solver} goes with --adjoint backsolve, not {adjoint}")
-
-
-def check_stepping(stepping: str, solver: str, adjoint: str) -> None:
-    """See to it that solver and adjoint go with per-sample stepping.
-
-    Raises:
-        ConfigError: If not.
-    """
-    if stepping == "joint":
-        return
-    if adjoint not in ("checkpointed", "direct"):
-        raise ConfigError(
-            f"--stepping per_sample goes with --adjoint checkpointed or direct, not {adjoint}"
-        )
-    check_solver_by_samples(stepping, solver)
 
 
 @dataclass(frozen=True)

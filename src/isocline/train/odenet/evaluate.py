@@ -16,12 +16,12 @@ from ...plots import plot_figure3, save_figure
 from ...solvers import BLACK_BOXES
 from ..adjoint import make_adjoint
 from ..checkpoint import load_weights
-from ..config import check_at_least_one, check_solver
+from ..config import check_at_least_one, check_solver, check_solver_by_samples
 from ..errors import ConfigError
 from ..history import read_metrics
 from ..report import markdown_table, write_evaluation
 from ..rundir import RunDirectory
-from .config import EvaluateConfig, OdenetConfig, check_adjoint, check_stepping
+from .config import EvaluateConfig, OdenetConfig, check_adjoint
 from .data import load_splits
 from .measure import (
     measure_backsolve,
@@ -130,11 +130,7 @@ def _load_model(
         ode.solver, ode.dt0 = options.solver, None
     if options.adjoint is not None:
         ode.adjoint = make_adjoint(options.adjoint)
-    check_stepping(
-        config.stepping,
-        str(options.solver or config.solver),
-        str(options.adjoint or config.adjoint),
-    )
+    check_solver_by_samples(config.stepping, str(options.solver or config.solver))
     return model
 
 

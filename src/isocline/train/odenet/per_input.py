@@ -14,11 +14,11 @@ from ...data import ImageSet, Slices
 from ...nn import ImageClassifier
 from ...plots import plot_per_input, save_figure
 from ..checkpoint import load_weights
-from ..config import check_at_least_one
+from ..config import check_at_least_one, check_solver_by_samples
 from ..errors import ConfigError
 from ..report import markdown_table, write_evaluation
 from ..rundir import RunDirectory
-from .config import EvaluateConfig, OdenetConfig, check_stepping
+from .config import EvaluateConfig, OdenetConfig
 from .data import load_splits
 from .module import build_model
 
@@ -106,7 +106,7 @@ def evaluate_per_input(path: Path, options: EvaluateConfig) -> PerInput:
     if config.model != "odenet":
         raise ConfigError(f"{path} is a {config.model}: its inputs all take the same evaluations")
     solver = options.solver or str(config.solver)
-    check_stepping("per_sample", solver, "checkpointed")
+    check_solver_by_samples("per_sample", solver)
     model = build_model(replace(config, stepping="joint"))
     load_weights(model, run, options.checkpoint)
     assert model.eval().ode is not None
