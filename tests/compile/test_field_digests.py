@@ -69,17 +69,21 @@ def test_whatever_a_trace_sees_is_in_the_digest(what: str, made: Callable[..., A
 
 
 def test_another_process_finds_the_same_digest(made: Callable[..., Any], tmp_path: Path) -> None:
-    """Whatever seed strings are hashed with, and wherever things lie in memory."""
+    """Whatever seed strings are hashed with, wherever things lie, and if torch.compile has run.
+
+    It puts a counter of its own in the place of `Module.__init__`.
+    """
     expected = digest(*made())
+    compiling = "import torch; torch.compile(torch.nn.Tanh(), backend='eager')(torch.ones(2))\n"
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from tests.compile.fingerprint_cases import digest\n"
         "import field_at_hand; print(digest(*field_at_hand.make()))\n"
     )
     root = str(Path(__file__).parents[2])
-    for seed in ("1", "2"):
+    for seed, begins in (("1", ""), ("2", compiling)):
         environment = os.environ | {"PYTHONHASHSEED": seed}
-        command = [sys.executable, "-c", script, str(tmp_path), root]
+        command = [sys.executable, "-c", begins + script, str(tmp_path), root]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         assert done.stdout.strip() == expected
 

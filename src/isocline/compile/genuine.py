@@ -193,12 +193,17 @@ def _face_of_function(name: str, function: types.FunctionType) -> tuple[Any, ...
         return None
     if not code.co_filename.startswith(_folders()):
         raise Unsure(f"{name}, which somebody replaced")
+    if name in _COUNTED:
+        return None
     return (function.__qualname__, code.co_qualname, code.co_firstlineno)
 
 
 _REPLACED = ("compile", "manual_seed")
 """What has nothing to do with how a field is traced: Lightning puts its own in the place of one,
 and torch's compiler in that of the other."""
+
+_COUNTED = ("__init__", "__setstate__")
+"""What torch's compiler, once it has run, replaces in modules so as to count those that are made."""
 
 _BESIDE = ("typing_extensions", "pybind11_builtins")
 """Libraries that torch's own names come from."""
