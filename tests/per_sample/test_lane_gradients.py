@@ -73,7 +73,7 @@ STEADY: dict[str, Any] = {"solver": "tsit5", "controller": ic.Constant(), "dt0":
 
 @functools.cache
 def differences() -> dict[tuple[str, int], float]:
-    """Central differences of `ragged_loss` by entries of the inputs; no adjoint has a part in it."""
+    """Central differences of `ragged_loss`, in which no adjoint has a part."""
     given, eps = inputs(), 1e-6
     ts = output_times(given).detach()
     found = {}
