@@ -13,6 +13,7 @@ import isocline as ic
 from isocline.compile import lane_attempts, lane_pull
 from isocline.compile.native.library import driver
 
+from ..known import kind_of
 from ..per_sample.lane_cases import (
     BATCH,
     EXPLICIT,
@@ -29,7 +30,19 @@ from .conftest import interpret
 
 pytestmark = pytest.mark.usefixtures("graphs")
 
-METHODS = pytest.mark.parametrize("method", EXPLICIT, ids=lambda method: method.__name__)
+
+def of_few_stages() -> list[Any]:
+    """Of each kind of method the one of the fewest stages at once: tracing goes with them."""
+    methods = [case.values[0] for case in EXPLICIT]
+    falling = sorted(methods, key=lambda method: -len(method.tableau.c))
+    quick = {kind_of(method): method for method in falling}.values()
+    return [
+        pytest.param(method, marks=[] if method in quick else pytest.mark.slow)
+        for method in methods
+    ]
+
+
+METHODS = pytest.mark.parametrize("method", of_few_stages(), ids=lambda method: method.__name__)
 
 
 @pytest.fixture
