@@ -81,6 +81,14 @@ def graphs() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def stepwise() -> Iterator[None]:
+    """As `graphs`, but step by step. Tests that count what is traced ask for `interpreted`."""
+    with pytest.MonkeyPatch.context() as patch:
+        interpret(patch, driven=False)
+        yield
+
+
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Any]:
     """Run something with the loop in Python over the same compiled steps."""

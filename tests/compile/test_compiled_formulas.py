@@ -15,7 +15,7 @@ from isocline.compile.tracing import traces_so_far
 
 from .compile_cases import Counting, answers, same, states
 
-pytestmark = pytest.mark.usefixtures("interpreted")
+pytestmark = pytest.mark.usefixtures("stepwise")
 
 TIMES = ic.SaveAt(ts=[0.0, 0.2, 0.21, 0.22, 0.7, 1.0])
 SAVES = {
@@ -147,7 +147,6 @@ def test_a_field_that_takes_gradients_itself() -> None:
     alike(field, states(4, 2), grad=False)
 
 
-@pytest.mark.slow
 def test_a_divergence() -> None:
     """The field of a flow: vjps inside of it, and gradients through them."""
     net = Counting()
@@ -158,8 +157,8 @@ def test_a_divergence() -> None:
         rows = [pull(eye[i].expand_as(velocity))[0][:, i] for i in range(2)]
         return velocity, -(rows[0] + rows[1])
 
-    y0 = (states(5, 2), torch.zeros(5, dtype=torch.float64))
-    alike(field, y0, list(net.parameters()))
+    for batch in (5, 64):
+        alike(field, (states(batch, 2), states(batch)), list(net.parameters()), solver="heuneuler")
 
 
 def test_a_flow_whose_dynamics_are_made_anew_for_every_solve(interpreted: list[str]) -> None:

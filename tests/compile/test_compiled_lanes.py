@@ -13,6 +13,7 @@ import isocline as ic
 from isocline.compile.native.library import driver
 from isocline.compile.native.rounds import NativeRounds
 
+from ..known import kind_of
 from ..per_sample.lane_cases import (
     BATCH,
     EXPLICIT,
@@ -27,12 +28,26 @@ from ..per_sample.test_faults import batch as faulty
 from ..per_sample.test_faults import field as failing
 from .conftest import interpret
 
-METHODS = pytest.mark.parametrize("method", EXPLICIT, ids=lambda method: method.__name__)
+pytestmark = pytest.mark.usefixtures("graphs")
+
+
+def of_few_stages() -> list[Any]:
+    """Of each kind of method the one of the fewest stages at once: tracing goes with them."""
+    methods = [case.values[0] for case in EXPLICIT]
+    falling = sorted(methods, key=lambda method: -len(method.tableau.c))
+    quick = {kind_of(method): method for method in falling}.values()
+    return [
+        pytest.param(method, marks=[] if method in quick else pytest.mark.slow)
+        for method in methods
+    ]
+
+
+METHODS = pytest.mark.parametrize("method", of_few_stages(), ids=lambda method: method.__name__)
 
 
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Graphs are run as they are, by the driver; lists what would have been compiled."""
+    """As `graphs`, with nothing traced before; lists what would have been compiled."""
     assert driver() is not None
     return interpret(monkeypatch, driven=True)
 
@@ -112,7 +127,7 @@ def test_every_method_takes_the_loops_steps(method: Any, interpreted: list[str])
 
 
 @METHODS
-def test_output_between_steps(method: Any, interpreted: list[str]) -> None:
+def test_output_between_steps(method: Any) -> None:
     if method.tableau.extra_a:
         with pytest.warns(ic.CompileWarning, match="further stages"):
             answer(oscillator, inputs(), compile=True, solver=method(), save=ic.SaveAt(ts=[0.7]))
@@ -201,7 +216,7 @@ def test_any_number_of_samples_by_one_program(interpreted: list[str]) -> None:
     assert len(interpreted) == 2
 
 
-def test_gradients_do_not_depend_on_the_batch(interpreted: list[str]) -> None:
+def test_gradients_do_not_depend_on_the_batch() -> None:
     torch.manual_seed(1)
     field, every = Net(), inputs()
     _, among = answer(field, every, compile=True)
@@ -255,7 +270,7 @@ def test_samples_that_fail_stop_alone(grad: bool, interpreted: list[str]) -> Non
     assert interpreted
 
 
-def test_the_last_sample_goes_on_when_all_others_have_failed(interpreted: list[str]) -> None:
+def test_the_last_sample_goes_on_when_all_others_have_failed() -> None:
     def field(t: Tensor, y: Tensor, rate: Tensor) -> Tensor:
         bad = (rate.unsqueeze(1) < 0) & (t.unsqueeze(1) > 0.1)
         return torch.where(bad, torch.nan, torch.cos(5 * y) * rate.unsqueeze(1))
@@ -328,7 +343,7 @@ def test_states_as_columns_and_as_rows(width: int, interpreted: list[str]) -> No
     assert interpreted
 
 
-def test_second_derivatives_are_those_of_the_loop(interpreted: list[str]) -> None:
+def test_second_derivatives_are_those_of_the_loop() -> None:
     def second(compile: bool) -> Tensor:
         given = inputs(3)
         mu = given["mu"]
@@ -343,7 +358,7 @@ def test_second_derivatives_are_those_of_the_loop(interpreted: list[str]) -> Non
     assert off(second(True), second(False)) < 1e-9
 
 
-def test_a_tensor_that_was_written_to_before_the_backward_pass(interpreted: list[str]) -> None:
+def test_a_tensor_that_was_written_to_before_the_backward_pass() -> None:
     torch.manual_seed(0)
     field, given = Net(), inputs()
     found = ic.solve(

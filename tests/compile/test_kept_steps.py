@@ -1,6 +1,7 @@
 """Steps that keep what their pull-back needs: the gradients are those of steps taken again."""
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,15 +20,19 @@ from .conftest import interpret
 ALL, NONE = 64 * 2**20, 0
 
 
-@pytest.fixture(autouse=True)
-def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    interpret(monkeypatch, driven=True)
-    monkeypatch.setattr(program, "WORTH_KEEPING", 0)
+@pytest.fixture(autouse=True, scope="module")
+def _small_ones_too() -> Iterator[None]:
+    """Steps of small states are kept too; tests share what is traced."""
+    with pytest.MonkeyPatch.context() as patch:
+        interpret(patch, driven=True)
+        patch.setattr(program, "WORTH_KEEPING", 0)
+        yield
 
 
 @pytest.fixture
 def halves(monkeypatch: pytest.MonkeyPatch) -> list[Split | None]:
-    """What graphs were split into."""
+    """What graphs are split into in a test, before which nothing was traced."""
+    interpret(monkeypatch, driven=True)
     found: list[Split | None] = []
     before = traces.split
 
@@ -53,46 +58,53 @@ def gradients(
     return [sol.ys.detach(), *(x.clone() for x in found if x is not None)], sol
 
 
-def alike(one: list[Tensor], other: list[Tensor], tolerance: float = 1e-13) -> None:
-    assert len(one) == len(other)
+def alike(one: list[Tensor], other: list[Tensor], tolerance: float = 1e-13, way: str = "") -> None:
+    assert len(one) == len(other), way
     for a, b in zip(one, other, strict=True):
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            a, b, rtol=tolerance, atol=tolerance, msg=lambda found: f"{way}: {found}"
+        )
 
 
-WAYS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "output between": {"save": ic.SaveAt(ts=[0.0, 0.3, 0.31, 0.7, 1.0], t1=True)},
-    "backward in time": {"t1": -1.0},
-    "another start": {"dt0": 0.05},
-    "stops": {"controller": ic.PI(stops=(0.4, 0.9))},
-    "constant": {"controller": ic.Constant(), "dt0": 0.125},
-    "rejections": {"dt0": 1.0, "rtol": 1e-6, "atol": 1e-6},
-    "no slope handed on": {"solver": "heuneuler"},
-    "no slope, output between": {"solver": "heuneuler", "save": ic.SaveAt(ts=[0.25, 0.6])},
-    "two errors": {"solver": "dop853", "rtol": 1e-11, "atol": 1e-12},
+# Ways that share a trace follow one another.
+WAYS: dict[str, dict[str, dict[str, Any]]] = {
+    "bosh3": {
+        "plain": {},
+        "backward in time": {"t1": -1.0},
+        "another start": {"dt0": 0.05},
+        "stops": {"controller": ic.PI(stops=(0.4, 0.9))},
+        "rejections": {"dt0": 1.0, "rtol": 1e-6, "atol": 1e-6},
+        "constant": {"controller": ic.Constant(), "dt0": 0.125},
+        "output between": {"save": ic.SaveAt(ts=[0.0, 0.3, 0.31, 0.7, 1.0], t1=True)},
+    },
+    "heuneuler": {
+        "no slope handed on": {},
+        "no slope, output between": {"save": ic.SaveAt(ts=[0.25, 0.6])},
+    },
+    "dop853": {"two errors": {"rtol": 1e-11, "atol": 1e-12}},
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_gradients_are_those_of_steps_taken_again(way: str, halves: list[Split | None]) -> None:
+@pytest.mark.parametrize("solver", WAYS)
+def test_gradients_are_those_of_steps_taken_again(solver: str, halves: list[Split | None]) -> None:
     torch.manual_seed(0)
-    field, y0 = Counting(), states(3, 2)
-    expected, again = gradients(field, y0, NONE, **WAYS[way])
-    assert not halves
-    every, sol = gradients(field, y0, ALL, **WAYS[way])
-    (kept,) = halves
-    assert kept is not None
-    alike(every, expected)
-    fsal = WAYS[way].get("solver", "bosh3") == "bosh3"
-    steps = sol.stats.steps_accepted
-    assert steps == again.stats.steps_accepted > 3
-    assert sol.stats.nfe_backward == int(fsal)
-    some, mixed = gradients(field, y0, 3 * kept.bytes_kept(3), **WAYS[way])
-    alike(some, expected)
-    each = again.stats.nfe_backward // steps
-    assert mixed.stats.nfe_backward == (steps - 3) * each + int(fsal)
-    if way == "rejections":
-        assert sol.stats.steps_rejected > 0
+    field, fsal = Counting(), int(solver == "bosh3")
+    for way, options in WAYS[solver].items():
+        y0, splits = states(3, 2), len(halves)
+        expected, again = gradients(field, y0, NONE, solver=solver, **options)
+        assert len(halves) == splits, way
+        every, sol = gradients(field, y0, ALL, solver=solver, **options)
+        kept = halves[-1]
+        assert kept is not None, way
+        alike(every, expected, way=way)
+        steps = sol.stats.steps_accepted
+        assert steps == again.stats.steps_accepted > 3, way
+        assert sol.stats.nfe_backward == fsal, way
+        some, mixed = gradients(field, y0, 3 * kept.bytes_kept(3), solver=solver, **options)
+        alike(some, expected, way=way)
+        each = again.stats.nfe_backward // steps
+        assert mixed.stats.nfe_backward == (steps - 3) * each + fsal, way
+        assert sol.stats.steps_rejected > 0 or way != "rejections"
 
 
 def test_uncompiled_solves_agree() -> None:
@@ -191,9 +203,8 @@ def test_every_field(name: str, halves: list[Split | None]) -> None:
     torch.manual_seed(2)
     make, shape = FIELDS[name]
     field, y0 = make(), states(*shape)
-    solver = "heuneuler" if name == "attention" else "bosh3"  # there is much to trace
-    expected, _ = gradients(field, y0, NONE, solver=solver)
-    found, _ = gradients(field, y0, ALL, solver=solver)
+    expected, _ = gradients(field, y0, NONE, solver="heuneuler")
+    found, _ = gradients(field, y0, ALL, solver="heuneuler")
     assert halves[0] is not None
     alike(found, expected, 1e-12)
 
@@ -201,7 +212,8 @@ def test_every_field(name: str, halves: list[Split | None]) -> None:
 def test_what_costs_nothing_to_have_again_is_not_kept(halves: list[Split | None]) -> None:
     """Neither views of the state, nor what follows from weights alone, nor the step's length."""
     torch.manual_seed(3)
-    gradients(Attention(), states(3, 5, 4), ALL, solver="heuneuler")
+    one_stage: dict[str, Any] = {"solver": "euler", "controller": ic.Constant(), "dt0": 0.25}
+    gradients(Attention(), states(3, 5, 4), ALL, **one_stage)
     (kept,) = halves
     assert kept is not None
     shapes = [tuple(fake.shape) for fake in kept.kept]

@@ -13,7 +13,7 @@ from isocline.compile import recall
 
 from .compile_cases import same, states
 
-pytestmark = pytest.mark.usefixtures("interpreted")
+pytestmark = pytest.mark.usefixtures("stepwise")
 
 
 class Growth(nn.Module):

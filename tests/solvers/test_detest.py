@@ -193,9 +193,10 @@ def test_the_ends_are_those_of_closed_forms(name: str) -> None:
 @EVERY_PROBLEM
 def test_the_conditions_are_as_stated(problem: Problem) -> None:
     """By the transition matrices to the end, of Magnus' method of order 4 over each step."""
-    every = ic.SaveAt(t0=True, steps=True, dense=True)
+    tol = 1e-9 if problem.condition > 50 else 1e-7  # a long orbit takes up more of an error
+    save = ic.SaveAt(t0=True, steps=True, dense=True)
     with torch.no_grad():
-        sol = ic.solve(problem, problem.start(), 0.0, problem.t1, rtol=1e-9, atol=1e-9, save=every)
+        sol = ic.solve(problem, problem.start(), 0.0, problem.t1, rtol=tol, atol=tol, save=save)
     lengths = sol.ts.diff()
 
     def jacobians(part: float) -> Tensor:

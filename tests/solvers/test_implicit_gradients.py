@@ -1,4 +1,7 @@
-"""Gradients through implicit steps: against finite differences, twice, and along every adjoint."""
+"""Gradients through implicit steps: against finite differences, twice, and along every adjoint.
+
+Of products with adjoints the quick suite runs a share (`in_turn`, `pairwise`).
+"""
 
 from __future__ import annotations
 
@@ -111,6 +114,7 @@ def direct(method: Method, output: str, reverse: bool = False) -> Gradients:
     return gradients_of(OUTPUTS[output], reverse=reverse, adjoint=DIRECT, solver=method(), **LONG)
 
 
+@pytest.mark.pairwise
 @FEW
 @pytest.mark.parametrize("output", ["t1", "steps_ts", "dense_everything"])
 @pytest.mark.parametrize("name", ["checkpointed", "no_graphs", "some_graphs", "slots1"])
@@ -167,6 +171,7 @@ class Normalised(nn.Module):
         return 2 * torch.tanh(z @ self.weight) - 3 * torch.cos(t) * y
 
 
+@pytest.mark.in_turn
 @EVERY
 @pytest.mark.parametrize("adjoint", [DIRECT, ic.Checkpointed()], ids=["direct", "checkpointed"])
 def test_coupled_samples_are_differentiated_together(method: Method, adjoint: Any) -> None:

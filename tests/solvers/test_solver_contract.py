@@ -20,7 +20,18 @@ from isocline.problem import PackedField
 from isocline.solvers import Memory
 from isocline.state import Packing
 
-from ..known import SOLVERS, OneBuffer, Watched, either, fixed, knotted, order_of, swing, unknotted
+from ..known import (
+    SOLVERS,
+    OneBuffer,
+    Watched,
+    either,
+    fixed,
+    knotted,
+    order_of,
+    swing,
+    unknotted,
+    within_reach,
+)
 
 EVERY = pytest.mark.parametrize("method", SOLVERS, ids=lambda method: method.__name__)
 WAYS = pytest.mark.parametrize("way", [1, -1], ids=["forward", "backward"])
@@ -377,7 +388,7 @@ def test_times_that_a_field_keeps_stay_as_they_were(method: Method, grad: bool) 
 @pytest.mark.parametrize("mode", sorted(SAVES))
 def test_statistics_count_what_happened(method: Method, grad: bool, mode: str) -> None:
     field = Watched(swing)
-    arguments = either(method, 5.0)
+    arguments = either(method, 5.0) | within_reach(method, 1e-5)
     arguments.setdefault("dt0", 2.0)  # far too long: some steps are rejected
     y0 = torch.tensor([1.0, 0.0], dtype=torch.float64)
     with torch.set_grad_enabled(grad):

@@ -131,10 +131,10 @@ def test_by_every_adjoint(reads: str, adjoint: str) -> None:
 
     def slopes(name: str) -> dict[str, float]:
         model = latent_ode(reads, "learnt", 1, adjoint=ADJOINTS[name])
-        model.rtol = model.atol = 1e-10
+        model.rtol = model.atol = 1e-9
         if reads == "ode_rnn":
             inner = model.encoder.recurrence
-            inner.solver, inner.rtol, inner.atol = "dop853", 1e-10, 1e-10
+            inner.solver, inner.rtol, inner.atol = "dop853", 1e-9, 1e-9
             inner.adjoint, inner.dt0 = ADJOINTS[name], None
         setting = Setting(model, four("times"))
         return setting.slopes(lambda: bound(setting, samples=1))
