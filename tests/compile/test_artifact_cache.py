@@ -228,6 +228,7 @@ def test_what_cannot_be_loaded_is_a_build_error(
     from isocline.compile.passes import Passes
 
     monkeypatch.setattr(building, "_compiled", lambda *given: builder(b"no library")(given[2]))
+    monkeypatch.setattr(building, "_compiled_small", lambda _, folder: builder(b"none")(folder))
     monkeypatch.setattr(building, "_demand_compiler", lambda: None)
     traced = tracing.trace(lambda y: (y * 2,), [torch.ones(2)])
     with pytest.raises(building.BuildError, match="cannot be loaded"):

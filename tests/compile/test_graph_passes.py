@@ -157,17 +157,83 @@ def test_chains_of_layers_become_one_operator(activation: object, rows: int) -> 
     alike(fast, traced, given, range(1, len(given)))
 
 
-def test_what_is_used_inside_a_chain_ends_it() -> None:
+def test_what_is_used_inside_a_chain_as_well_is_kept() -> None:
     def body(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
         y = (x @ w).tanh()
         z = (y @ w).tanh()
-        return ((z @ w) + y,)
+        return ((z @ w) + y, z[1] * 2, y[:1, 1:] @ w[1:])
 
     given = [torch.randn(2, 6), torch.randn(6, 6)]
     traced = trace(body, given)
     fast = apply(traced.graph, Passes(), range(1, 2))
     assert (count(fast.graph, CHAIN), count(fast.graph, *OURS)) == (1, 1)
     alike(fast, traced, given, range(1, 2))
+
+
+def pulled_back(activation: Any) -> Any:
+    def body(x: Tensor, w: Tensor, b: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        """Two stages over layers, and their gradients."""
+        with torch.enable_grad():
+            leaves = [one.detach().requires_grad_() for one in (x, w, b, v)]
+            y = leaves[0]
+            for _ in range(2):
+                z = activation(torch.nn.functional.linear(y, *leaves[1:3]))
+                z = activation(torch.nn.functional.linear(z, *leaves[1:3]))
+                y = y + 0.5 * (z @ leaves[3])
+            return (y.detach(), *torch.autograd.grad(y.square().sum(), leaves))
+
+    return body
+
+
+@pytest.mark.parametrize("activation", [torch.tanh, torch.relu])
+@pytest.mark.parametrize(("rows", "width"), [(1, 4), (1, 19), (3, 9), (7, 8)])
+def test_the_way_back_through_layers_is_a_chain_too(activation: Any, rows: int, width: int) -> None:
+    shapes = ((rows, width), (width, width), (width,), (width, width))
+    given = [torch.randn(shape) / width**0.5 for shape in shapes]
+    traced = trace(pulled_back(activation), given)
+    fast = apply(traced.graph, Passes(), range(1, 4))
+    assert count(fast.graph, CHAIN) == 4
+    assert count(fast.graph, aten.tanh_backward.default, aten.threshold_backward.default) == 0
+    alike(fast, traced, given, range(1, 4))
+
+
+def written_between(x: Tensor, w: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+    y = (x @ w).tanh()
+    y.mul_(2.0)
+    z = (y @ u).tanh()
+    return (z @ w, y)
+
+
+def a_view_written(x: Tensor, w: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+    y = (x @ w).tanh()
+    y[0].mul_(2.0)
+    return ((y @ u).tanh() @ w, y)
+
+
+def weight_from_inside(x: Tensor, w: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+    y = (x @ w).tanh()
+    return ((y @ (u * y.sum())).tanh() @ w,)
+
+
+def weight_is_inside(x: Tensor, w: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+    y = (x @ w).tanh()
+    return ((y @ y.t()).tanh() @ y @ u,)
+
+
+def used_before(x: Tensor, w: Tensor, u: Tensor) -> tuple[Tensor, ...]:
+    y = (x @ w).tanh()
+    other = y.exp()
+    return (other, (y @ (u * other.sum())).tanh() @ w)
+
+
+@pytest.mark.parametrize(
+    "body", [written_between, a_view_written, weight_from_inside, weight_is_inside, used_before]
+)
+def test_a_chain_reads_what_its_layers_read(body: Any) -> None:
+    """Not what was there before a write, and nothing that is not there yet."""
+    given = [torch.randn(5, 5) for _ in range(3)]
+    traced = trace(body, given)
+    alike(apply(traced.graph, Passes(), range(1, 3)), traced, given, range(1, 3))
 
 
 # --- what does not change from step to step ---------------------------------------------------

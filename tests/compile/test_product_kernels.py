@@ -25,8 +25,8 @@ using std::int64_t;
     }
 EXPORT(of_float32, float)
 EXPORT(of_float64, double)
-extern "C" void activated(float* row, const float* bias, int64_t columns, int64_t activation) {
-    isocline::finish(row, bias, columns, activation);
+extern "C" void finish(float* rows, const isocline::Layer* layer, int64_t row) {
+    isocline::finish(rows, *layer, row);
 }
 extern "C" void layers(const float* x, const isocline::Layer* all, int64_t count, float* out,
                        int64_t rows, int64_t inner) {
@@ -41,9 +41,11 @@ class Layer(ctypes.Structure):
     _fields_ = (
         ("weight", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
+        ("result", ctypes.c_void_p),
         ("turned", ctypes.c_bool),
+        ("kept", ctypes.c_bool),
         ("columns", ctypes.c_int64),
-        ("activation", ctypes.c_int64),
+        ("follows", ctypes.c_int64),
     )
 
 
@@ -156,37 +158,74 @@ def test_large_products_are_right(
     torch.testing.assert_close(c.double(), a.double() @ b.double(), rtol=0, atol=1e-4)
 
 
+AFTER = {0: torch.clone, 1: torch.tanh, 2: torch.relu}
+BACK = {
+    3: torch.ops.aten.tanh_backward.default,
+    4: lambda x, y: torch.ops.aten.threshold_backward.default(x, y, 0),
+}
+
+
 @pytest.mark.parametrize("columns", [1, 3, 8, 21])
 def test_activations_are_right(kernels: ctypes.CDLL, columns: int) -> None:
     """With what is not finite, and nothing written beyond the row."""
     values = torch.tensor([-torch.inf, -30, -2, -1e-20, 0, 1e-5, 0.3, 3, 12, torch.inf, torch.nan])
     bias = torch.linspace(-1, 1, columns)
-    bodies = {0: torch.clone, 1: torch.tanh, 2: torch.relu}
-    for value, (number, body) in itertools.product(values, bodies.items()):
+    for value, (number, body) in itertools.product(values, AFTER.items()):
         for shift in (None, bias):
-            row = value.repeat(columns + 1)
-            wanted = body(row[:-1] if shift is None else row[:-1] + shift)
-            kernels.activated(at(row), at(shift), ctypes.c_int64(columns), ctypes.c_int64(number))
-            torch.testing.assert_close(row[:-1], wanted, rtol=8 * 2**-24, atol=0, equal_nan=True)
-            torch.testing.assert_close(row[-1], value, rtol=0, atol=0, equal_nan=True)
+            rows = value.repeat(2 * columns + 1)
+            wanted = rows.clone()
+            wanted[columns:-1] = body(rows[columns:-1] if shift is None else value + shift)
+            layer = Layer(bias=at(shift), columns=columns, follows=number)
+            kernels.finish(at(rows), ctypes.byref(layer), ctypes.c_int64(1))
+            torch.testing.assert_close(rows, wanted, rtol=8 * 2**-24, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 8, 21])
+@pytest.mark.parametrize("number", BACK)
+def test_the_way_back_through_activations_is_right(
+    kernels: ctypes.CDLL, columns: int, number: int
+) -> None:
+    results = torch.linspace(-1, 1, 2 * columns)
+    results[::5] = 0.0
+    for value in torch.tensor([-2.0, 0.3, torch.inf, torch.nan]):
+        rows = value.repeat(2 * columns + 1)
+        wanted = rows.clone()
+        wanted[columns:-1] = BACK[number](rows[columns:-1], results[columns:])
+        layer = Layer(result=at(results), columns=columns, follows=number)
+        kernels.finish(at(rows), ctypes.byref(layer), ctypes.c_int64(1))
+        torch.testing.assert_close(rows, wanted, rtol=2**-22, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("widths", [(2, 64, 64, 2), (128, 128, 128), (5, 1, 3, 3, 3, 7)])
 @pytest.mark.parametrize("rows", [1, 7])
-def test_layers_are_right(kernels: ctypes.CDLL, widths: tuple[int, ...], rows: int) -> None:
-    """At the widest, and as many rows as there may be."""
+@pytest.mark.parametrize("kept", ["last", "all", "others"])
+def test_layers_are_right(
+    kernels: ctypes.CDLL, widths: tuple[int, ...], rows: int, kept: str
+) -> None:
+    """At the widest, and as many rows as there may be; what is kept lies one after another."""
     pairs = list(itertools.pairwise(widths))
-    turned = [i % 2 == 0 for i in range(len(pairs))]
+    count = len(pairs)
+    turned = [i % 2 == 0 for i in range(count)]
+    keeps = [kept == "all" or i == count - 1 or (kept == "others" and i % 2) for i in range(count)]
     weights = [torch.randn(a, b) / a**0.5 for a, b in pairs]
     laid = [w.t().contiguous() if t else w for w, t in zip(weights, turned, strict=True)]
     biases = [torch.randn(b) if i != 1 else None for i, (_, b) in enumerate(pairs)]
-    every = zip(laid, biases, turned, pairs, strict=True)
-    all_layers = (Layer * len(pairs))(*(Layer(at(w), at(c), t, b, 1) for w, c, t, (_, b) in every))
-    x, out = torch.randn(rows, widths[0]), torch.zeros(rows, widths[-1])
+    results = [torch.rand(rows, b) if i == 1 else None for i, (_, b) in enumerate(pairs)]
+    every = zip(laid, biases, results, turned, keeps, pairs, strict=True)
+    all_layers = (Layer * count)(
+        *(
+            Layer(at(w), at(c), at(r), t, k, b, 1 if r is None else 3)
+            for w, c, r, t, k, (_, b) in every
+        )
+    )
+    x, wanted = torch.randn(rows, widths[0]), []
+    y = x.double()
+    for weight, bias, result, keep in zip(weights, biases, results, keeps, strict=True):
+        y = y @ weight.double() + (0 if bias is None else bias.double())
+        y = y.tanh() if result is None else BACK[3](y, result.double())
+        wanted += [y.flatten()] if keep else []
+    out = torch.zeros(sum(map(len, wanted)) + 1)
     sizes = [ctypes.c_int64(size) for size in (rows, widths[0])]
-    kernels.layers(at(x), all_layers, ctypes.c_int64(len(pairs)), at(out), *sizes)
-    wanted = x.double()
-    for weight, bias in zip(weights, biases, strict=True):
-        wanted = wanted @ weight.double() + (0 if bias is None else bias.double())
-        wanted = wanted.tanh()
-    torch.testing.assert_close(out.double(), wanted, rtol=0, atol=3e-6)
+    kernels.layers(at(x), all_layers, ctypes.c_int64(count), at(out), *sizes)
+    wanted.append(torch.zeros(1, dtype=torch.float64))
+    torch.testing.assert_close(out.double(), torch.cat(wanted), rtol=0, atol=3e-6)

@@ -1,4 +1,4 @@
-"""An artifact of AOTInductor in memory."""
+"""An artifact in memory: of AOTInductor, or a small graph as a function of our own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .binding import Entry
+from .binding import Entry, adopted_all
+from .library import counted, link
 
 __all__ = ["Loaded"]
 
@@ -28,6 +29,13 @@ class Loaded:
     def __init__(self, path: Path) -> None:
         self._path = str(path)
         library = ctypes.CDLL(self._path)
+        self._small: Any = getattr(library, "isocline_run", None)
+        if self._small is not None:
+            link(library)
+            self._results = ctypes.c_int64.in_dll(library, "isocline_results").value
+            run = ctypes.cast(self._small, ctypes.c_void_p)
+            self.entry = Entry(run.value, None)
+            return
         container = ctypes.c_void_p()
         create: Any = library.AOTInductorModelContainerCreateWithDevice
         create.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_char_p]
@@ -39,8 +47,18 @@ class Loaded:
 
     def run(self, inputs: list[Tensor]) -> list[Tensor]:
         """Its outputs."""
+        if self._small is not None:
+            return self._run_small(inputs)
         found: list[Tensor] = self._runner.run(inputs)
         return found
+
+    def _run_small(self, inputs: list[Tensor]) -> list[Tensor]:
+        count, results = len(inputs), (ctypes.c_void_p * self._results)()
+        sizes = (ctypes.c_size_t(count), ctypes.c_size_t(self._results))
+        handles = counted(inputs)
+        if self._small(None, handles, sizes[0], results, sizes[1], None, None):
+            raise RuntimeError("a compiled step failed; its own words stand on stderr")
+        return adopted_all([handle or 0 for handle in results])
 
     @functools.cached_property
     def _runner(self) -> Any:

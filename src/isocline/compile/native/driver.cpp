@@ -271,11 +271,7 @@ using namespace isocline;
 extern "C" {
 
 void isocline_link(void* copy_of, void* release, void* data_of, void* over, void* empty) {
-  torch.copy_of = reinterpret_cast<decltype(torch.copy_of)>(copy_of);
-  torch.release = reinterpret_cast<decltype(torch.release)>(release);
-  torch.data_of = reinterpret_cast<decltype(torch.data_of)>(data_of);
-  torch.over = reinterpret_cast<decltype(torch.over)>(over);
-  torch.empty = reinterpret_cast<decltype(torch.empty)>(empty);
+  link(copy_of, release, data_of, over, empty);
 }
 
 // Where the elements of a tensor of Python lie; null where that cannot be found out.

@@ -10,15 +10,17 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..cache import Cache, CacheError
 from .binding import known
 
-__all__ = ["compiler", "driver"]
+__all__ = ["compiler", "counted", "driver", "link"]
 
 _FOLDER = Path(__file__).parent
 
@@ -39,13 +41,10 @@ def driver() -> ctypes.CDLL | None:
     """The library, or None where there is no C++ compiler for it: steps then go through Python."""
     try:
         library = ctypes.CDLL(str(Cache().get(_key(), _built)))
-        torch_cpu = ctypes.CDLL(_torch_library())
-        addresses = [ctypes.cast(getattr(torch_cpu, name), ctypes.c_void_p) for name in _LINKED]
+        link(library)
     except (CacheError, OSError, AttributeError, subprocess.CalledProcessError):
         return None
     pointer, whole = ctypes.c_void_p, ctypes.c_int64
-    library.isocline_link.argtypes = [pointer] * len(_LINKED)
-    library.isocline_link(*addresses)
     library.isocline_data.restype, library.isocline_data.argtypes = ctypes.c_void_p, [pointer]
     probe = torch.empty(1)
     if library.isocline_data(known([probe])) != probe.data_ptr():
@@ -68,6 +67,33 @@ def driver() -> ctypes.CDLL | None:
         function: Any = getattr(library, f"isocline_{name}")
         function.restype, function.argtypes = result, arguments
     return library
+
+
+def link(library: ctypes.CDLL) -> None:
+    """Tell a library where torch's functions are.
+
+    Raises:
+        AttributeError: if this torch lacks one.
+    """
+    library.isocline_link.argtypes = [ctypes.c_void_p] * len(_LINKED)
+    library.isocline_link(*_addresses())
+
+
+@functools.cache
+def _addresses() -> list[ctypes.c_void_p]:
+    torch_cpu = ctypes.CDLL(_torch_library())
+    return [ctypes.cast(getattr(torch_cpu, name), ctypes.c_void_p) for name in _LINKED]
+
+
+def counted(tensors: Sequence[Tensor]) -> Any:
+    """Handles of tensors, for one who takes them over."""
+    pointers, handles = known(tensors), (ctypes.c_void_p * len(tensors))()
+    kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
+    copy_of = kind(_addresses()[0].value or 0)
+    for place in range(0, ctypes.sizeof(handles), ctypes.sizeof(ctypes.c_void_p)):
+        if copy_of(ctypes.addressof(pointers) + place, ctypes.addressof(handles) + place):
+            raise RuntimeError("a tensor cannot be handed over")
+    return handles
 
 
 def compiler() -> list[str]:

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <utility>
 #include <vector>
 
@@ -27,7 +28,15 @@ struct Torch {  // torch/csrc/inductor/aoti_torch/c/shim.h
 
 inline Torch torch;
 
-constexpr int32_t FLOAT = 6, DOUBLE = 7, CPU = 0;  // torch's codes
+inline void link(void* copy_of, void* release, void* data_of, void* over, void* empty) {
+  torch.copy_of = reinterpret_cast<decltype(torch.copy_of)>(copy_of);
+  torch.release = reinterpret_cast<decltype(torch.release)>(release);
+  torch.data_of = reinterpret_cast<decltype(torch.data_of)>(data_of);
+  torch.over = reinterpret_cast<decltype(torch.over)>(over);
+  torch.empty = reinterpret_cast<decltype(torch.empty)>(empty);
+}
+
+constexpr int32_t FLOAT = 6, DOUBLE = 7, BOOL = 11, CPU = 0;  // torch's codes
 
 struct Failed {};  // a call of torch or of an artifact, which has said why on stderr
 
@@ -62,6 +71,15 @@ class Tensor {  // owns a handle
     demand(torch.empty(1, &size, &stride, wide ? DOUBLE : FLOAT, CPU, 0, &made.handle_));
     char* bytes = made.data<char>();
     for (int64_t i = 0; i < size * (wide ? 8 : 4); ++i) bytes[i] = 0;
+    return made;
+  }
+
+  // Nothing is in it yet.
+  static Tensor rows(
+      int64_t axes, std::initializer_list<int64_t> sizes, std::initializer_list<int64_t> strides,
+      int32_t type) {
+    Tensor made;
+    demand(torch.empty(axes, sizes.begin(), strides.begin(), type, CPU, 0, &made.handle_));
     return made;
   }
 

@@ -31,6 +31,8 @@ class Passes:
         skinny: products with few rows as fused loops.
         hoist: what does not change from step to step is computed once for each solve.
         tanh: tanh as a rational function.
+        small: small graphs of known sizes as one function of our own (`compile/small/`), in which
+            products are calls of kernels, and `products` and `skinny` do nothing.
     """
 
     columns: bool = True
@@ -39,6 +41,7 @@ class Passes:
     skinny: bool = True
     hoist: bool = True
     tanh: bool = True
+    small: bool = True
 
 
 class Rewritten(NamedTuple):

@@ -6,6 +6,7 @@ depends on no other library.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,21 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-__all__ = ["ACTIVATIONS", "shims"]
+__all__ = ["ACTIVATIONS", "PULLS", "shims"]
 
-ACTIVATIONS = {torch.ops.aten.tanh.default: 1, torch.ops.aten.relu.default: 2}
-"""Numbers by which `layers.h` knows what may follow a layer; 0 is nothing."""
+ACTIVATIONS = {
+    torch.ops.aten.tanh.default: 1,
+    torch.ops.aten.relu.default: 2,
+    torch.ops.aten.tanh_backward.default: 3,
+    torch.ops.aten.threshold_backward.default: 4,
+}
+"""Numbers by which `layers.h` knows what may follow a layer; 0 is nothing.
+
+The last two pull back through an activation, given what it yielded.
+"""
+
+PULLS = 3
+"""The first number of those."""
 
 _library = torch.library.Library("isocline", "DEF")
 _tags = (torch.Tag.needs_exact_strides,)
@@ -25,7 +37,7 @@ _library.define(
     "small_product(Tensor a, Tensor b, bool a_turned, bool b_turned) -> Tensor", tags=_tags
 )
 _library.define("small_products(Tensor[] a, Tensor[] b) -> Tensor", tags=_tags)
-_library.define("small_layers(Tensor x, Tensor[] parts, int[] kinds) -> Tensor", tags=_tags)
+_library.define("small_layers(Tensor x, Tensor[] parts, int[] form) -> Tensor", tags=_tags)
 
 
 def _small_product(a: Tensor, b: Tensor, a_turned: bool, b_turned: bool) -> Tensor:
@@ -39,23 +51,47 @@ def _small_products(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return torch.stack(terms).sum(0)
 
 
-def _small_layers(x: Tensor, parts: Sequence[Tensor], kinds: Sequence[int]) -> Tensor:
-    """Dense layers one after another.
+def _small_layers(x: Tensor, parts: Sequence[Tensor], form: Sequence[int]) -> Tensor:
+    """Dense layers one after another: what those yield that are kept, in one vector.
 
     Args:
-        x: shape (rows, inner).
-        parts: for each layer its weight and, if it has one, its bias.
-        kinds: for each layer 1 if the weight is turned, (columns, inner), plus 2 if there is a
-            bias, plus 4 times the number of what follows.
+        x: contiguous, of any shape; so are the parts. What is read of each lies in it together.
+        parts: for each layer its weight, its bias if it has one, and, where an activation is
+            pulled back, what that yielded.
+        form: rows, inner axis and first element of x; then for each layer its columns, its kind and
+            the first element of each of its parts. The kind is 1 if the weight is turned,
+            (columns, inner), plus 2 if there is a bias, plus 4 if the layer is kept, plus 8 times
+            the number of what follows.
     """
-    given = iter(parts)
-    follows = {number: operator for operator, number in ACTIVATIONS.items()}
-    for kind in kinds:
-        weight = next(given)
-        x = torch.mm(x, weight.t() if kind & 1 else weight)
-        x = x + next(given) if kind & 2 else x
-        x = follows[kind >> 2](x) if kind >> 2 else x
-    return x
+    given, numbers = iter(parts), iter(form)
+    rows, inner = next(numbers), next(numbers)
+
+    def matrix(tensor: Tensor, *shape: int) -> Tensor:
+        first = next(numbers)
+        return tensor.reshape(-1)[first : first + math.prod(shape)].view(shape)
+
+    x = matrix(x, rows, inner)
+    kept: list[Tensor] = []
+    for columns in numbers:
+        kind = next(numbers)
+        turned, follows = kind & 1, kind >> 3
+        weight = matrix(next(given), *((columns, inner) if turned else (inner, columns)))
+        x = torch.mm(x, weight.t() if turned else weight)
+        x = x + matrix(next(given), columns) if kind & 2 else x
+        if follows >= PULLS:
+            x = _pulled(x, matrix(next(given), rows, columns), follows)
+        elif follows:
+            x = torch.tanh(x) if follows == 1 else torch.relu(x)
+        kept += [x.reshape(-1)] if kind & 4 else []
+        inner = columns
+    return torch.cat(kept)
+
+
+def _pulled(cotangent: Tensor, result: Tensor, follows: int) -> Tensor:
+    """A cotangent pulled back through an activation with that result."""
+    if follows == PULLS:
+        return cotangent * (1.0 - result * result)
+    return torch.where(result > 0, cotangent, 0.0)
 
 
 _bodies: dict[str, Any] = {
@@ -78,9 +114,9 @@ _C_FUNCTIONS = {
         "AtenTensorHandle* out) { return isocline_dispatch(a, true, b, false, count, out); }"
     ),
     "small_layers": (
-        "(AtenTensorHandle x, const AtenTensorHandle* parts, int64_t, const int64_t* kinds, "
-        "int64_t count, AtenTensorHandle* out) "
-        "{ return isocline_layers(x, parts, kinds, count, out); }"
+        "(AtenTensorHandle x, const AtenTensorHandle* parts, int64_t, const int64_t* form, "
+        "int64_t length, AtenTensorHandle* out) "
+        "{ return isocline_layers(x, parts, form, length, out); }"
     ),
 }
 

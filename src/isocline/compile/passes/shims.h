@@ -33,30 +33,40 @@ static AOTITorchError isocline_dispatch(const AtenTensorHandle* a, bool a_turned
     return isocline_sum_of_products<double>(a, a_turned, b, b_turned, count, dtype, out);
 }
 
+static AOTITorchError isocline_floats(AtenTensorHandle tensor, std::int64_t first,
+                                      const float** found) {
+    void* data;
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor, &data));
+    *found = (const float*)data + first;
+    return AOTI_TORCH_SUCCESS;
+}
+
 static AOTITorchError isocline_layers(AtenTensorHandle x, const AtenTensorHandle* parts,
-                                      const std::int64_t* kinds, std::int64_t count,
+                                      const std::int64_t* form, std::int64_t length,
                                       AtenTensorHandle* out) {
-    std::int64_t rows, inner;
-    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(x, 0, &rows));
-    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(x, 1, &inner));
+    const std::int64_t *end = form + length, rows = *form++, inner = *form++;
+    const float* from;
+    AOTI_TORCH_ERROR_CODE_CHECK(isocline_floats(x, *form++, &from));
     isocline::Layer all[isocline::kDeepest];
-    for (std::int64_t i = 0; i < count; i++) {
-        isocline::Layer& layer = all[i];
-        void *weight, *bias = nullptr;
-        layer.turned = kinds[i] & 1, layer.activation = kinds[i] >> 2;
-        AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_size(*parts, !layer.turned, &layer.columns));
-        AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*parts++, &weight));
-        if (kinds[i] & 2) AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*parts++, &bias));
-        layer.weight = (const float*)weight, layer.bias = (const float*)bias;
+    std::int64_t count = 0, size = 0;
+    while (form < end) {
+        isocline::Layer& layer = all[count++];
+        layer.columns = *form++;
+        const std::int64_t kind = *form++;
+        layer.turned = kind & 1, layer.kept = kind & 4, layer.follows = kind >> 3;
+        layer.bias = layer.result = nullptr;
+        AOTI_TORCH_ERROR_CODE_CHECK(isocline_floats(*parts++, *form++, &layer.weight));
+        if (kind & 2) AOTI_TORCH_ERROR_CODE_CHECK(isocline_floats(*parts++, *form++, &layer.bias));
+        if (layer.follows >= isocline::kTanhBackward)
+            AOTI_TORCH_ERROR_CODE_CHECK(isocline_floats(*parts++, *form++, &layer.result));
+        if (layer.kept) size += rows * layer.columns;
     }
-    const std::int64_t columns = all[count - 1].columns;
-    const std::int64_t sizes[] = {rows, columns}, strides[] = {columns, 1};
-    AOTI_TORCH_ERROR_CODE_CHECK(
-        aoti_torch_empty_strided(2, sizes, strides, aoti_torch_dtype_float32(),
-                                 aoti_torch_device_type_cpu(), 0, out));
-    void *from, *to;
-    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(x, &from));
+    const std::int64_t stride = 1;
+    AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &size, &stride,
+                                                         aoti_torch_dtype_float32(),
+                                                         aoti_torch_device_type_cpu(), 0, out));
+    void* to;
     AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(*out, &to));
-    isocline::layers((const float*)from, all, count, (float*)to, rows, inner);
+    isocline::layers(from, all, count, (float*)to, rows, inner);
     return AOTI_TORCH_SUCCESS;
 }
