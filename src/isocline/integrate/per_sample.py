@@ -186,7 +186,9 @@ class _Loop:
         step, t_next, verdict, h = tried.step, tried.t_next, tried.verdict, lanes.h
         accept = verdict.accept
         if accept is not None and torch.is_grad_enabled() and not math.isfinite(verdict.worst):
-            step = self._without_lost(step, t_next, accept)
+            rows, evaluated = accept.nonzero().squeeze(1), self.problem.field.evaluations
+            step = Spread.again(step, self.stepper, lanes, t_next, rows)
+            self._count(rows, evaluated)
         taken = accept
         if lanes.awake is not None:
             taken = lanes.awake if accept is None else accept & lanes.awake
@@ -203,24 +205,6 @@ class _Loop:
         if cut is not None:
             self._go_on(cut)
         self._settle(h, verdict, arrived)
-
-    def _without_lost(self, step: LaneStep, t_next: Tensor, accept: Tensor) -> Spread:
-        """The step of the accepted lanes alone, where others are not finite.
-
-        A graph that holds NaN spoils gradients also where nothing depends on the NaN: 0 * NaN.
-        """
-        lanes, rows = self.lanes, accept.nonzero().squeeze(1)
-        before = self.problem.field.evaluations
-        first = None if lanes.first is None else lanes.first.index_select(0, rows)
-        inner = self.stepper.step(
-            lanes.field.of(rows),
-            lanes.t.index_select(0, rows),
-            t_next.index_select(0, rows),
-            lanes.y.index_select(0, rows),
-            first,
-        )
-        self._count(rows, before)
-        return Spread.over(inner, rows, lanes.y, step.first)
 
     def _cut(self, step: LaneStep, t_next: Tensor, taken: Tensor | None) -> Cut | None:
         """The step with its events, if there are any."""

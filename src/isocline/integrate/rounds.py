@@ -12,6 +12,7 @@ from ..solution import Status
 from ..solvers.lane_methods import LaneMethod
 from ..solvers.lanes import LaneExtension, LaneStep, LaneStepper
 from .lane_passage import Hits
+from .lanes import Lanes
 from .ragged import Output
 
 __all__ = ["CODES", "LaneRecorder", "Round", "SampleOutcome", "SkipRecorder", "Spread"]
@@ -143,6 +144,24 @@ class Spread:
         last = None if inner.last is None else first.index_copy(0, rows, inner.last)
         y1 = y.index_copy(0, rows, inner.y1)
         return cls(inner, rows, y1, inner.errors, first, last)
+
+    @classmethod
+    def again(
+        cls, step: LaneStep, stepper: LaneStepper, lanes: Lanes, t_next: Tensor, rows: Tensor
+    ) -> Spread:
+        """A step of all lanes taken again by those at `rows` alone, where others are not finite.
+
+        A graph that holds NaN spoils gradients also where nothing depends on the NaN: 0 * NaN.
+        """
+        first = None if lanes.first is None else lanes.first.index_select(0, rows)
+        inner = stepper.step(
+            lanes.field.of(rows),
+            lanes.t.index_select(0, rows),
+            t_next.index_select(0, rows),
+            lanes.y.index_select(0, rows),
+            first,
+        )
+        return cls.over(inner, rows, lanes.y, step.first)
 
     def at(self, owners: Tensor, times: Tensor) -> Tensor:
         """States between the ends; owners are positions among all lanes."""
