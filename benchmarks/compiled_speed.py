@@ -41,19 +41,19 @@ EAGER, BARE = "isocline, eager", "bare compiled field x evaluations"
 
 INTRODUCTION = """\
 Same field, weights, method (Dormand-Prince 5), tolerances and averaged norm (torchode's is by
-sample), float32, one thread, one interleaved run a table. Training is solve, loss and gradient of
-weights and initial state. Evaluations are counted forward and backward where the field is called
-from Python, and forward alone for the compiled solve. Errors are the largest of the states, against
-a solve in double precision. isocline {isocline}, torchdiffeq {torchdiffeq}, torchode 1.0.1, diffrax
-{diffrax}, torch {torch}, Python {python}. Made by `make bench`; read the ratios, for
-absolute times vary with the machine."""
+sample), float32, one thread, one interleaved run a table: in every round each has a turn of 50
+milliseconds, one call at least, and its time is the mean of a call in it. Training is solve, loss
+and gradient of weights and initial state. Evaluations are counted forward and backward where the
+field is called from Python, and forward alone for the compiled solve. Errors are the largest of the
+states, against a solve in double precision. isocline {isocline}, torchdiffeq {torchdiffeq},
+torchode 1.0.1, diffrax {diffrax}, torch {torch}, Python {python}. Made by `make bench`; read the
+ratios, for absolute times vary with the machine."""
 
 LIMITS = """\
 ## What limits it
 
-- Batch 1: of a training step's 1.8 ms (the least of 400) the pull-back takes about half, some 45
-  microseconds a step: 20 tensors are made in it and 23 small products called. The solve forward
-  takes 0.25, and Python the rest: autograd, what the field holds compared before the solve, a
+- Batch 1: steps and their pull-backs are functions of isocline's own, without tensors inside, so
+  that Python is a large part: autograd, what the field holds compared before the solve, a
   result wrapped. XLA runs a solve as one program.
 - Wide layers: a training step is 16 GFLOP of matrix products, which MKL does at 60 to 72 GFLOP/s
   (512x256 by 256x256): two thirds of the time. Uncompiled libraries call the same.
@@ -63,7 +63,8 @@ LIMITS = """\
   torch, isocline`) takes 0.29 s forward and 0.32 s in training, on the wall, the larger of two, and
   imports no compiler. Where the field [cannot be told from its description](../compile.md) it has
   to be traced: 4.5 to 5.5 and 5.8 to 8 s, a third of it the import of torch._dynamo.
-- On a GPU nothing was measured: states there run uncompiled.
+- On a GPU nothing was measured: the [graphs for it](../compile.md#on-a-gpu) were recorded on the
+  CPU alone.
 """
 
 Solve = Callable[[], Any]

@@ -1,4 +1,9 @@
-"""Interleaved timing: every candidate runs once a round, so that the machine's drift hits all."""
+"""Interleaved timing: every candidate has a turn in each round, so that drift hits all alike.
+
+In its turn it runs again and again for some time, as in a training loop. A single call after one of
+another candidate would find the processor's caches full of that one's code and data, which costs a
+solve of a millisecond more than the solve itself.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ __all__ = ["Timing", "interleaved", "publish"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one candidate, one entry a round."""
+    """Seconds of one candidate for a call, one entry a round: the mean over its turn."""
 
     seconds: list[float]
 
@@ -39,24 +44,41 @@ class Timing:
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 3
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 3,
+    turn: float = 0.05,
 ) -> dict[str, Timing]:
-    """Time the candidates in turn, `rounds` times over, after a warm-up that is not counted."""
-    for _ in range(warm_up):
-        for run in candidates.values():
-            run()
+    """Time the candidates in turn, `rounds` times over, after a warm-up that is not counted.
+
+    Args:
+        candidates: by name.
+        rounds: how many.
+        warm_up: calls before.
+        turn: seconds that each has in a round, about; it is called once at least.
+    """
+    calls = {}
+    for name, run in candidates.items():
+        least = min((_seconds(run, 1) for _ in range(warm_up)), default=turn)
+        calls[name] = max(1, round(turn / least))
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     gc.collect()
     gc.disable()
     try:
         for _ in range(rounds):
             for name, run in candidates.items():
-                began = perf_counter()
-                run()
-                seconds[name].append(perf_counter() - began)
+                seconds[name].append(_seconds(run, calls[name]))
     finally:
         gc.enable()
     return {name: Timing(times) for name, times in seconds.items()}
+
+
+def _seconds(run: Callable[[], object], calls: int) -> float:
+    """Of one call, the mean over some."""
+    began = perf_counter()
+    for _ in range(calls):
+        run()
+    return (perf_counter() - began) / calls
 
 
 def publish(description: str | None, page: Callable[[int], str], rounds: int) -> None:
