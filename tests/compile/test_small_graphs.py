@@ -244,8 +244,8 @@ def test_what_is_read_after_a_write_is_left() -> None:
     assert emitted(trace(body, [torch.randn(3), torch.randn(3)], written=1).graph) is None
 
 
-def test_it_can_be_switched_off(tmp_path: Path) -> None:
+def test_it_can_be_switched_off(artifacts: Path) -> None:
     traced = trace(lambda x: (x * 2,), [torch.randn(3)])
-    artifact = built(traced, Passes(small=False), Cache(tmp_path), "a test")
+    artifact = built(traced, Passes(small=False), Cache(artifacts), "a test")
     assert artifact.entry is not None
     assert artifact.entry.container
