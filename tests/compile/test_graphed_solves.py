@@ -343,6 +343,18 @@ def test_failures(
         torch.testing.assert_close(found.ys, expected.ys, rtol=1e-9, atol=0.0, equal_nan=True)
 
 
+@STEPPING
+def test_a_step_that_may_not_be_shorter(stepping: str, net: Net, tape: Taped) -> None:
+    options: dict[str, Any] = {"controller": ic.PID(min_step=0.2), "rtol": 1e-9, "throw": False}
+    found, expected = (
+        ic.solve(net, start(), 0.0, 2.0, solver="bosh3", stepping=stepping, compile=way, **options)
+        for way in (True, False)
+    )
+    assert found.status is expected.status is ic.Status.STEP_UNDERFLOW
+    assert found.stats.steps_rejected == expected.stats.steps_rejected
+    assert found.t_end == expected.t_end
+
+
 def test_a_lost_sample_spoils_no_gradient(tape: Taped) -> None:
     rate = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
 
