@@ -71,6 +71,17 @@ def test_rounds_follow_until_one_is_loud(stop: int, most: int, mark: int, record
         assert [float(out[0]) for _, out in taken.records] == [10.0 * i for i in expected]
 
 
+def test_what_was_handed_over_stays() -> None:
+    """Whoever remembers it may take further rounds, which use the same places."""
+    start = [torch.zeros(2), torch.zeros(2)]
+    rounds = Rounds(counting(3, mark=0), start, WIRING, [Place(False, 0), Place(True, 3)], Taped())
+    first = rounds.take(start, Counts(2, 0, 0, 0.5), 11, record=True)
+    handed = [*first.inputs, *first.last, *(x for record in first.records for x in record)]
+    before = [x.clone() for x in handed]
+    rounds.take([x - 2 for x in start], Counts(2, 0, 0, 0.5), 11, record=True)
+    assert all(map(torch.equal, handed, before))
+
+
 def test_output_times_may_pass_where_slopes_are_kept() -> None:
     start = [torch.zeros(2), torch.zeros(2)]
     wiring = WIRING._replace(slopes=3)
