@@ -29,7 +29,7 @@ from .native.rounds import NativeRounds
 from .passes import Passes, Rewritten, apply, shims
 from .recipes import Unstorable, restored, stored
 from .small import emitted, suits
-from .tracing import Traced
+from .tracing import Traced, first_line
 
 __all__ = ["Artifact", "BuildError", "built", "circumstances", "lowered", "rebuilt"]
 
@@ -121,7 +121,7 @@ def built(traced: Traced, passes: Passes, cache: Cache, what: str) -> Artifact:
     try:
         loaded = Loaded(path)
     except (RuntimeError, OSError) as error:
-        raise BuildError(f"what was compiled cannot be loaded: {_first(error)}") from error
+        raise BuildError(f"what was compiled cannot be loaded: {first_line(error)}") from error
     return Artifact(loaded.run, rewritten.before, loaded.entry, record)
 
 
@@ -183,7 +183,7 @@ def _compiled(graph: GraphModule, workspace: Path, headers: Path) -> Path:
             found = aot_compile(graph, inputs, options=_OPTIONS | options | {_SHIMS: shims(graph)})
         except Exception as error:
             name = type(error).__name__
-            raise BuildError(f"compiling it failed with {name}: {_first(error)}") from error
+            raise BuildError(f"compiling it failed with {name}: {first_line(error)}") from error
     _demand_whole(workspace)
     return Path(str(found))
 
@@ -200,11 +200,6 @@ def _demand_whole(workspace: Path) -> None:
         names = sorted({node["node"]["target"] for node in nodes or ()})
         if names:
             raise BuildError(f"{', '.join(names)} cannot be compiled ahead of time")
-
-
-def _first(error: Exception) -> str:
-    """The first line of a message."""
-    return str(error).strip().split("\n")[0][:300]
 
 
 @contextlib.contextmanager

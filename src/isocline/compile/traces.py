@@ -134,18 +134,22 @@ class Traces:
     # --- tracing ----------------------------------------------------------------------------
 
     def _formula(self, subject: Subject) -> Any:
+        return Formula(**self._of_formula(subject))
+
+    def _of_formula(self, subject: Subject) -> dict[str, Any]:
+        """What a `Formula` is made of."""
         request = self.request
-        return Formula(
-            tableau=request.tableau,
-            packing=subject.packing,
-            func=subject.func,
-            args=subject.args,
-            tensors=[subject.tensors[slot.place] for slot in self.slots],
-            layout=Layout(self._layout.dynamic, request.vectors, len(self.slots)),
-            average=request.average,
-            adaptive=request.adaptive,
-            stages=request.stages,
-        )
+        return {
+            "tableau": request.tableau,
+            "packing": subject.packing,
+            "func": subject.func,
+            "args": subject.args,
+            "tensors": [subject.tensors[slot.place] for slot in self.slots],
+            "layout": Layout(self._layout.dynamic, request.vectors, len(self.slots)),
+            "average": request.average,
+            "adaptive": request.adaptive,
+            "stages": request.stages,
+        }
 
     def _trace(
         self, body: Any, subject: Subject, own: list[Tensor], *, totals: bool = False

@@ -24,6 +24,7 @@ from ..errors import IsoclineError
 __all__ = [
     "Traced",
     "Untraceable",
+    "first_line",
     "is_view",
     "shows",
     "standing_in",
@@ -207,8 +208,12 @@ def _explain(error: Exception) -> str:
             "it looks at values of tensors while it is evaluated (an `if`, a `.item()`): write it "
             "with torch.where"
         )
-    first = str(error).strip().split("\n")[0]
-    return f"tracing it failed with {name}: {first[:300]}"
+    return f"tracing it failed with {name}: {first_line(error)}"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message."""
+    return str(error).strip().split("\n")[0][:300]
 
 
 def _check(graph: GraphModule, writable: set[int]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...errors import CompileWarning
 from ..building import Artifact
 from ..driving import Counts, Quiet, Wiring
-from ..tracing import Traced
+from ..tracing import Traced, first_line
 from .capture import CAPTURES
 from .pulls import Pulls
 from .rounds import Place, Rounds
@@ -128,9 +128,8 @@ class GraphedRounds:
             return make()
         except RuntimeError as error:
             self._broken = True
-            first = str(error).strip().split("\n")[0]
-            text = f"`compile=True`: rounds run one by one, since they cannot be captured: {first}"
-            warnings.warn(text, CompileWarning, stacklevel=2)
+            text = "`compile=True`: rounds run one by one, since they cannot be captured: "
+            warnings.warn(text + first_line(error), CompileWarning, stacklevel=2)
             return None
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ...state import Packing
-from ..formulas import Layout
 from ..program import Program
 from ..subjects import Subject
 from .formula import NUMBERS, RoundFormula, RoundRequest
@@ -27,19 +26,7 @@ class RoundProgram(Program):
         return NUMBERS + request.memories
 
     def _formula(self, subject: Subject) -> RoundFormula:
-        request: RoundRequest = self.request
-        return RoundFormula(
-            tableau=request.tableau,
-            packing=subject.packing,
-            func=subject.func,
-            args=subject.args,
-            tensors=[subject.tensors[slot.place] for slot in self.slots],
-            layout=Layout(self._layout.dynamic, request.vectors, len(self.slots)),
-            average=request.average,
-            adaptive=request.adaptive,
-            stages=request.stages,
-            request=request,
-        )
+        return RoundFormula(**self._of_formula(subject), request=self.request)
 
     def _leading(self, packing: Packing) -> list[Tensor]:
         numbers = torch.zeros(self.numbers, dtype=torch.float64, device=packing.device)

@@ -71,8 +71,8 @@ class Rounds:
         run: a round. Its first output are `Marks`.
         given: examples of its inputs.
         wiring: how rounds follow.
-        recorded: what is to be remembered of each. With its slopes a lane may pass output times
-            in a quiet round.
+        recorded: what is to be remembered of each, the slopes among it if there are any: with
+            these a lane may pass output times in a quiet round.
         capture: for the device.
     """
 
@@ -87,7 +87,7 @@ class Rounds:
         self._run, self._capture = run, capture
         self._follows = [(i, o) for i, o in enumerate(wiring.follows) if o >= 0]
         self._recorded = list(recorded)
-        self._keeps_slopes = Place(True, wiring.slopes or 0) in self._recorded[2:]
+        self._keeps_slopes = wiring.slopes is not None
         self._turn = threading.Lock()
         self._inputs = [x.clone() for x in given]
         clock = self._inputs[wiring.t]

@@ -15,7 +15,7 @@ from ...state import Packing
 from ..building import Artifact
 from ..driving import Wiring
 from ..solver import CompiledSolver
-from ..tracing import Untraceable
+from ..tracing import Untraceable, first_line
 from .artifact import GraphedRounds
 from .program import RoundProgram
 from .pulls import Pulls
@@ -54,8 +54,8 @@ class GraphedSolver(CompiledSolver):
         try:
             self._record(field, pulls)
         except RuntimeError as error:
-            first = str(error).strip().split("\n")[0]
-            raise Untraceable(f"its steps cannot be captured as a graph: {first}") from error
+            reason = first_line(error)
+            raise Untraceable(f"its steps cannot be captured as a graph: {reason}") from error
 
     def _record(self, field: PackedField, pulls: bool) -> None:
         y = torch.zeros(self.packing.size, dtype=self.packing.dtype, device=self.packing.device)

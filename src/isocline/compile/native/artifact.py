@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .binding import Entry, adopted_all
+from .binding import FAILED, Entry, adopted_all
 from .library import counted, link
 
 __all__ = ["Loaded"]
@@ -57,7 +57,7 @@ class Loaded:
         sizes = (ctypes.c_size_t(count), ctypes.c_size_t(self._results))
         handles = counted(inputs)
         if self._small(None, handles, sizes[0], results, sizes[1], None, None):
-            raise RuntimeError("a compiled step failed; its own words stand on stderr")
+            raise RuntimeError(FAILED)
         return adopted_all([handle or 0 for handle in results])
 
     @functools.cached_property

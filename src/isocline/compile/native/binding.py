@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "FAILED",
     "Control",
     "Entry",
     "Frame",
@@ -24,6 +25,9 @@ __all__ = [
     "adopted_all",
     "known",
 ]
+
+
+FAILED = "a compiled step failed; its own words stand on stderr"
 
 
 class Entry(Structure):

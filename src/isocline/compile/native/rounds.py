@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..driving import Counts, Quiet, Wiring
-from .binding import Entry, RoundPulls, Rounds, adopted, adopted_all, known
+from .binding import FAILED, Entry, RoundPulls, Rounds, adopted, adopted_all, known
 from .library import driver
 
 __all__ = ["NativeRounds"]
@@ -36,7 +37,7 @@ class NativeRounds(NamedTuple):
             return None
         count = ctypes.c_int64()
         tensors = known(given)
-        follows = (ctypes.c_int64 * wiring.inputs)(*wiring.follows)
+        follows = _places(wiring.follows)
         task = Rounds(
             self.entry,
             ctypes.addressof(tensors),
@@ -49,7 +50,7 @@ class NativeRounds(NamedTuple):
         )
         found = library.isocline_skip(ctypes.byref(task), _TURN, ctypes.byref(count))
         if found is None:
-            raise RuntimeError(_FAILED)
+            raise RuntimeError(FAILED)
         records = 3 * count.value if record else 0
         out = (ctypes.c_void_p * (wiring.outputs + wiring.inputs + records))()
         library.isocline_take(found, out)
@@ -79,8 +80,11 @@ class NativeRounds(NamedTuple):
         )
         found = library.isocline_pull_rounds(ctypes.byref(task))
         if found is None:
-            raise RuntimeError(_FAILED)
+            raise RuntimeError(FAILED)
         return adopted(found)
 
 
-_FAILED = "a compiled step failed; its own words stand on stderr"
+@functools.lru_cache(maxsize=64)
+def _places(follows: tuple[int, ...]) -> Any:
+    """Places as the driver reads them; it copies what it keeps."""
+    return (ctypes.c_int64 * len(follows))(*follows)

@@ -21,7 +21,7 @@ from ...integrate.loop import not_finite, targets
 from ...problem import Plan, Problem
 from ...solution import Status
 from ...solvers.tableau import CENTRE
-from .binding import Control, Entry, Frame, Method, Pull, Report, Task, adopted, known
+from .binding import FAILED, Control, Entry, Frame, Method, Pull, Report, Task, adopted, known
 from .library import driver
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ _TURN = 0.1
 
 _ENDED, _STEP_WANTED = 1, 2
 """Why the driver pauses, but for a turn."""
-
-_FAILED = "a compiled step failed; its own words stand on stderr"
 
 _STATUS = {
     1: Status.SUCCESS,
@@ -196,7 +194,7 @@ class _Solve(Whole):
         given = compiled.prepared(step)
         entry = ctypes.byref(_entry(step))
         if self._library.isocline_resume(self._solve, entry, known(given), len(given)):
-            raise RuntimeError(_FAILED)
+            raise RuntimeError(FAILED)
 
     def _judged(self, report: Any, initial: list[float], rows: Tensor) -> Outcome:
         problem, given = self._problem, report.rows
@@ -205,7 +203,7 @@ class _Solve(Whole):
             times.append(problem.t1)
         failed: tuple[int, ...] = ()
         if report.status not in _STATUS:
-            raise RuntimeError(_FAILED)
+            raise RuntimeError(FAILED)
         status = _STATUS[report.status]
         if status is Status.NON_FINITE:
             culprit = self._library.isocline_culprit(self._solve)
@@ -293,5 +291,5 @@ def _control(controller: Any, error_order: int) -> Control:
 
 def _made(handle: int | None) -> int:
     if handle is None:
-        raise RuntimeError(_FAILED)
+        raise RuntimeError(FAILED)
     return handle
